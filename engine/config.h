@@ -1,0 +1,119 @@
+// Config: every setting of Kavach as one typed struct, read from a TOML file and the environment.
+//
+// The table behind it (engine/settings.cc) declares each setting once: key, default, range, unit, reload rule
+// and a sentence for operators. Loading, `kavachd check`, the environment names and configs/README.md all come
+// from that table. A key `http.port` is overridden by the environment variable KAVACH_HTTP_PORT.
+// Modules take their own Options, never this struct; main.cc translates.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/result.h"
+
+namespace kavach {
+
+struct Config {
+  struct Node {
+    std::string environment;  // prod, dev or local: the middle of the API keys minted here
+  } node;
+  struct Engine {
+    std::int64_t shards;           // 0: one per core
+    bool pin;                      // pin shard i to core i
+    std::int64_t spin_us;          // poll this long before sleeping
+    std::int64_t turn_handlers_max;
+    std::int64_t turn_warn_ms;
+    std::int64_t workers;
+  } engine;
+  struct Http {
+    std::string address;
+    std::int64_t port;
+    std::int64_t listen_backlog;
+    std::int64_t connections_max;  // of the whole process
+    std::int64_t header_bytes_max;
+    std::int64_t body_bytes_max;   // after decompression
+    std::int64_t header_timeout_ms;
+    std::int64_t body_timeout_ms;
+    std::int64_t write_timeout_ms;
+    std::int64_t idle_timeout_ms;
+    std::int64_t drain_delay_ms;   // readiness is off this long before the listeners close
+    std::int64_t drain_timeout_ms;
+    std::string tls_certificate_file;
+    std::string tls_key_file;
+  } http;
+  struct Auth {
+    std::int64_t poll_ms;  // how often the key table is compared with the store
+  } auth;
+  struct Ingest {
+    std::int64_t batch_events_max;
+  } ingest;
+  struct Quota {
+    std::string tiers_file;
+    std::int64_t dedup_window_hours;
+    std::int64_t dedup_keys_max;  // of the whole process
+  } quota;
+  struct Journal {
+    std::string directory;
+    std::int64_t segment_bytes;
+    std::int64_t backlog_bytes_max;    // durable, not yet carried on by every follower
+    std::int64_t in_flight_bytes_max;  // handed over, not yet durable
+    std::int64_t group_bytes_max;      // written and synced together
+    std::string on_corruption;         // stop or skip
+  } journal;
+  struct Store {
+    std::string kind;  // sqlite or none
+    std::string path;
+    std::int64_t batch_events_max;  // events of one transaction of the shipper
+    std::int64_t batch_delay_ms;    // how long the shipper gathers before it writes
+  } store;
+  struct Log {
+    std::string level;
+    std::string format;  // text or json
+  } log;
+};
+
+// What a running process does with a changed value on SIGHUP.
+enum class Reload : std::uint8_t { kLive, kRestart };
+
+// One row of the table, for help, docs and `kavachd check --print`.
+struct SettingInfo {
+  std::string key;          // "http.port"
+  std::string type;         // "integer", "string", "boolean", or the choices: "stop|skip"
+  std::string default_text;
+  std::string range_text;   // "1..65535", empty when there is none
+  std::string unit;         // "bytes", "ms", "events", ... or empty
+  Reload reload;
+  std::string help;
+  std::string env_name;     // "KAVACH_HTTP_PORT"
+};
+std::vector<SettingInfo> setting_table();
+
+// A change that a reload found, for the log.
+struct SettingChange {
+  std::string key;
+  std::string from;
+  std::string to;
+  Reload reload;
+};
+
+// All defaults; always valid.
+Config default_config();
+
+// Reads `path` (empty: defaults only), then the environment given as `NAME=value` strings (environ's form).
+// Every problem is reported at once, one per line: `configs/dev.toml:12:8: http.port: 70000 is out of range
+// 1..65535`; an unknown key names the nearest known one; an unknown KAVACH_ variable is an error too.
+// Relative paths of files stay as they are (relative to the working directory).
+Result<Config> load_config(const std::string& path, const std::vector<std::string>& environment);
+
+// The same from TOML text; `name` stands in for the file's name. For tests and the fuzzer.
+Result<Config> parse_config(std::string_view toml, std::string_view name, const std::vector<std::string>& environment);
+
+// The settings in which two configs differ, in table order.
+std::vector<SettingChange> diff_config(const Config& from, const Config& to);
+
+// The whole config as TOML with each setting's help as a comment; loads back to the same config.
+std::string print_config(const Config& config);
+
+}  // namespace kavach

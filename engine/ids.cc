@@ -1,0 +1,118 @@
+#include "engine/ids.h"
+
+#include <sys/random.h>
+
+#include "engine/check.h"
+
+namespace kavach {
+namespace {
+
+constexpr char kHex[] = "0123456789abcdef";
+// A dash stands before these bytes.
+constexpr bool dash_before(std::size_t byte) { return byte == 4 || byte == 6 || byte == 8 || byte == 10; }
+
+int hex_value(char c) noexcept {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+constexpr std::uint64_t rotl(std::uint64_t x, int k) { return (x << k) | (x >> (64 - k)); }
+
+std::uint64_t splitmix(std::uint64_t& x) {
+  std::uint64_t z = (x += 0x9e3779b97f4a7c15ULL);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
+  return z ^ (z >> 31);
+}
+
+}  // namespace
+
+void Uuid::write_text(char* out) const noexcept {
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    if (dash_before(i)) *out++ = '-';
+    *out++ = kHex[bytes[i] >> 4];
+    *out++ = kHex[bytes[i] & 15];
+  }
+}
+
+std::string Uuid::text() const {
+  std::string s(36, '\0');
+  write_text(s.data());
+  return s;
+}
+
+std::optional<Uuid> Uuid::parse(std::string_view text) noexcept {
+  if (text.size() != 36) return std::nullopt;
+  Uuid u;
+  const char* p = text.data();
+  for (std::size_t i = 0; i < u.bytes.size(); ++i) {
+    if (dash_before(i) && *p++ != '-') return std::nullopt;
+    const int high = hex_value(*p++);
+    const int low = hex_value(*p++);
+    if (high < 0 || low < 0) return std::nullopt;
+    u.bytes[i] = static_cast<std::uint8_t>(high << 4 | low);
+  }
+  return u;
+}
+
+Random::Random() { fill_secret_random(state_.data(), sizeof(state_)); }
+
+Random::Random(std::uint64_t seed) noexcept {
+  for (auto& word : state_) word = splitmix(seed);
+}
+
+std::uint64_t Random::next() noexcept {
+  const std::uint64_t result = rotl(state_[1] * 5, 7) * 9;
+  const std::uint64_t t = state_[1] << 17;
+  state_[2] ^= state_[0];
+  state_[3] ^= state_[1];
+  state_[1] ^= state_[2];
+  state_[0] ^= state_[3];
+  state_[2] ^= t;
+  state_[3] = rotl(state_[3], 45);
+  return result;
+}
+
+Uuid make_uuid7(WallMicros now, Random& random) noexcept {
+  Uuid u;
+  const auto ms = static_cast<std::uint64_t>(now / kMicrosPerMilli);
+  for (std::size_t i = 0; i < 6; ++i) u.bytes[i] = static_cast<std::uint8_t>(ms >> (40 - 8 * i));
+  u.bytes[6] = 0x70;
+  u.bytes[7] = 0;
+  const std::uint64_t r = random.next();
+  for (std::size_t i = 0; i < 8; ++i) u.bytes[8 + i] = static_cast<std::uint8_t>(r >> (56 - 8 * i));
+  u.bytes[8] = static_cast<std::uint8_t>((u.bytes[8] & 0x3f) | 0x80);
+  return u;
+}
+
+Uuid event_id(const Uuid& batch_id, std::uint32_t index) noexcept {
+  KAVACH_DCHECK(index < 4096, "an event's index must fit in rand_a");
+  Uuid u = batch_id;
+  u.bytes[6] = static_cast<std::uint8_t>(0x70 | (index >> 8));
+  u.bytes[7] = static_cast<std::uint8_t>(index);
+  return u;
+}
+
+void fill_secret_random(void* out, std::size_t size) noexcept {
+  auto* p = static_cast<char*>(out);
+  while (size > 0) {
+    const ssize_t n = ::getrandom(p, size, 0);
+    if (n < 0) continue;  // EINTR: the only error for a valid buffer
+    p += n;
+    size -= static_cast<std::size_t>(n);
+  }
+}
+
+std::string to_hex(const std::uint8_t* bytes, std::size_t size) {
+  std::string s;
+  s.reserve(size * 2);
+  for (std::size_t i = 0; i < size; ++i) {
+    s.push_back(kHex[bytes[i] >> 4]);
+    s.push_back(kHex[bytes[i] & 15]);
+  }
+  return s;
+}
+
+}  // namespace kavach

@@ -1,0 +1,62 @@
+// PaddedBuffer: bytes from outside, with room behind them that a SIMD parser may read.
+//
+// Move-only and uninitialised (a std::vector would zero what recv is about to fill). Buffers of ordinary size
+// are recycled by a BufferPool, last in first out, so that the next request finds them warm in the cache; larger
+// ones are freed, so that one big request does not stay in memory.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "engine/bounds.h"
+
+namespace kavach {
+
+class PaddedBuffer {
+ public:
+  PaddedBuffer() = default;
+  explicit PaddedBuffer(std::size_t capacity) { reserve(capacity); }
+  PaddedBuffer(PaddedBuffer&& other) noexcept { swap(other); }
+  PaddedBuffer& operator=(PaddedBuffer&& other) noexcept {
+    PaddedBuffer taken(std::move(other));
+    swap(taken);
+    return *this;
+  }
+
+  char* data() noexcept { return bytes_.get(); }
+  const char* data() const noexcept { return bytes_.get(); }
+  std::size_t size() const noexcept { return size_; }
+  // Bytes that fit without moving; bounds::kBodyPadding more are always allocated behind them.
+  std::size_t capacity() const noexcept { return capacity_; }
+  std::string_view view() const noexcept { return {data(), size_}; }
+  void clear() noexcept { size_ = 0; }
+  void resize(std::size_t size) noexcept { size_ = size; }  // REQUIRES: size <= capacity()
+  // Keeps the content; pointers into the buffer become invalid when it grows.
+  void reserve(std::size_t capacity);
+  void append(std::string_view bytes);
+  // Removes the first n bytes.
+  void consume(std::size_t n) noexcept;
+  void swap(PaddedBuffer& other) noexcept;
+
+ private:
+  std::unique_ptr<char[]> bytes_;
+  std::size_t size_ = 0;
+  std::size_t capacity_ = 0;
+};
+
+// Owner thread only.
+class BufferPool {
+ public:
+  BufferPool(std::size_t buffer_bytes, std::size_t keep_max) : buffer_bytes_(buffer_bytes), keep_max_(keep_max) {}
+  PaddedBuffer take();
+  void give(PaddedBuffer buffer);
+
+ private:
+  std::size_t buffer_bytes_;
+  std::size_t keep_max_;
+  std::vector<PaddedBuffer> free_;
+};
+
+}  // namespace kavach

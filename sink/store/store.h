@@ -1,0 +1,120 @@
+// Store: what Kavach keeps in SQL: organizations, keys, events, agents, runs, roll-ups.
+//
+// The interface that SQLite (sink/store/sqlite_store.h) and later Postgres implement. Schema:
+// contract/entities.md section 3, by numbered migrations (sink/store/migrations.h).
+//
+// A Store is one connection and is used by one thread at a time. Calls block; none belongs on a shard's loop.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/event.h"
+#include "engine/ids.h"
+#include "engine/result.h"
+
+namespace kavach::sink {
+
+using KeyDigest = std::array<std::uint8_t, 32>;  // SHA-256 of the raw API key
+
+struct StoreFailure {
+  std::string message;
+  bool retryable;  // locked, disk full, I/O: the same call may succeed later
+};
+template <typename T>
+using StoreResult = Result<T, StoreFailure>;
+[[noreturn]] void throw_exception_from_error(const StoreFailure& failure, const boost::source_location& where);
+
+struct OrgRecord {
+  Uuid id;
+  Uuid project_id;  // its default project
+  std::string name;
+  std::string tier;                 // free, pro, max
+  std::string subscription_status;  // trialing, active, past_due, paused, cancelled
+  bool deleted = false;
+};
+
+struct KeyRecord {
+  Uuid id;
+  Uuid org_id;
+  Uuid project_id;
+  KeyDigest digest;
+  bool active = false;
+};
+
+// Everything that a shard needs to authenticate.
+struct Directory {
+  std::uint64_t version = 0;
+  std::vector<OrgRecord> orgs;
+  std::vector<KeyRecord> keys;  // revoked ones too: their use is counted
+};
+
+struct NewKey {
+  std::string name;
+  std::string prefix;  // first 16 characters of the raw key
+  KeyDigest digest;
+};
+
+struct KeySummary {
+  Uuid id;
+  Uuid org_id;
+  std::string name;
+  std::string prefix;
+  bool active = false;
+};
+
+// What happened to one key since the last report.
+struct KeyUse {
+  Uuid key_id;
+  std::int64_t last_used_us = 0;    // 0: not used
+  std::uint64_t failures = 0;       // uses after revocation
+  std::int64_t last_failed_us = 0;
+};
+
+struct ApplyOutcome {
+  std::uint64_t stored = 0;
+  std::uint64_t duplicates = 0;  // refused by the unique index
+};
+
+class Store {
+ public:
+  virtual ~Store() = default;
+
+  // --- shipper ---------------------------------------------------------------------------------------
+  // The last frame of journal `journal_id` that was stored; 0 when none was.
+  virtual StoreResult<std::uint64_t> position(const Uuid& journal_id) = 0;
+  // Stores events, agents, runs, roll-ups and the position `seq` in one transaction.
+  virtual StoreResult<ApplyOutcome> apply(std::span<const Batch> batches, const Uuid& journal_id, std::uint64_t seq) = 0;
+  // Forgets deduplication keys older than `before_us`, at most `rows_max`; returns how many went.
+  virtual StoreResult<std::uint64_t> prune_dedup(std::int64_t before_us, std::uint64_t rows_max) = 0;
+
+  // --- directory -------------------------------------------------------------------------------------
+  // A number that changes whenever an organization, key or subscription does, in whatever process. Cheap.
+  virtual StoreResult<std::uint64_t> directory_version() = 0;
+  virtual StoreResult<Directory> load_directory() = 0;
+  // Last use and failures; unknown keys are ignored. Does not change directory_version().
+  virtual StoreResult<void> record_key_use(std::span<const KeyUse> uses) = 0;
+
+  // Calls `each` for every deduplication key seen since `since_us`.
+  using DedupVisitor = std::function<void(const Uuid& project_id, std::string_view key, std::int64_t seen_at_us)>;
+  virtual StoreResult<void> scan_dedup(std::int64_t since_us, const DedupVisitor& each) = 0;
+
+  // --- administration --------------------------------------------------------------------------------
+  virtual StoreResult<OrgRecord> create_org(std::string_view name, std::string_view tier, const NewKey& first_key) = 0;
+  virtual StoreResult<KeySummary> create_key(const Uuid& org_id, const NewKey& key) = 0;
+  // By id, or by prefix when that is unique. Failure says which of not found, ambiguous, already revoked.
+  virtual StoreResult<KeySummary> revoke_key(std::string_view id_or_prefix) = 0;
+  // `SELECT 1`-like.
+  virtual StoreResult<void> ping() = 0;
+};
+
+// Opens and migrates; creates the file and its folder when missing.
+StoreResult<std::unique_ptr<Store>> open_sqlite(const std::string& path);
+
+}  // namespace kavach::sink

@@ -11,10 +11,10 @@ namespace kavach {
 
 }  // namespace kavach
 
-#define KAVACH_CHECK(expression, what)                                        \
-  do {                                                                        \
-    if (!(expression)) [[unlikely]]                                           \
-      ::kavach::check_failed(#expression, what, __FILE__, __LINE__);          \
+#define KAVACH_CHECK(expression, what)                               \
+  do {                                                               \
+    if (!(expression)) [[unlikely]]                                  \
+      ::kavach::check_failed(#expression, what, __FILE__, __LINE__); \
   } while (false)
 
 #ifdef NDEBUG

@@ -1,9 +1,9 @@
 // Config: every setting of Kavach as one typed struct, read from a TOML file and the environment.
 //
 // The table behind it (engine/settings.cc) declares each setting once: key, default, range, unit, reload rule
-// and a sentence for operators. Loading, `kavachd check`, the environment names and configs/README.md all come
-// from that table. A key `http.port` is overridden by the environment variable KAVACH_HTTP_PORT.
-// Modules take their own Options, never this struct; main.cc translates.
+// and a sentence for operators. Loading, `kavachd check`, the environment names and configs/README.md all
+// come from that table. A key `http.port` is overridden by the environment variable KAVACH_HTTP_PORT. Modules
+// take their own Options, never this struct; main.cc translates.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +20,9 @@ struct Config {
     std::string environment;  // prod, dev or local: the middle of the API keys minted here
   } node;
   struct Engine {
-    std::int64_t shards;           // 0: one per core
-    bool pin;                      // pin shard i to core i
-    std::int64_t spin_us;          // poll this long before sleeping
+    std::int64_t shards;   // 0: one per core
+    bool pin;              // pin shard i to core i
+    std::int64_t spin_us;  // poll this long before sleeping
     std::int64_t turn_handlers_max;
     std::int64_t turn_warn_ms;
     std::int64_t workers;
@@ -33,12 +33,12 @@ struct Config {
     std::int64_t listen_backlog;
     std::int64_t connections_max;  // of the whole process
     std::int64_t header_bytes_max;
-    std::int64_t body_bytes_max;   // after decompression
+    std::int64_t body_bytes_max;  // after decompression
     std::int64_t header_timeout_ms;
     std::int64_t body_timeout_ms;
     std::int64_t write_timeout_ms;
     std::int64_t idle_timeout_ms;
-    std::int64_t drain_delay_ms;   // readiness is off this long before the listeners close
+    std::int64_t drain_delay_ms;  // readiness is off this long before the listeners close
     std::int64_t drain_timeout_ms;
     std::string tls_certificate_file;
     std::string tls_key_file;
@@ -79,14 +79,14 @@ enum class Reload : std::uint8_t { kLive, kRestart };
 
 // One row of the table, for help, docs and `kavachd check --print`.
 struct SettingInfo {
-  std::string key;          // "http.port"
-  std::string type;         // "integer", "string", "boolean", or the choices: "stop|skip"
+  std::string key;   // "http.port"
+  std::string type;  // "integer", "string", "boolean", or the choices: "stop|skip"
   std::string default_text;
-  std::string range_text;   // "1..65535", empty when there is none
-  std::string unit;         // "bytes", "ms", "events", ... or empty
+  std::string range_text;  // "1..65535", empty when there is none
+  std::string unit;        // "bytes", "ms", "events", ... or empty
   Reload reload;
   std::string help;
-  std::string env_name;     // "KAVACH_HTTP_PORT"
+  std::string env_name;  // "KAVACH_HTTP_PORT"
 };
 std::vector<SettingInfo> setting_table();
 
@@ -108,7 +108,8 @@ Config default_config();
 Result<Config> load_config(const std::string& path, const std::vector<std::string>& environment);
 
 // The same from TOML text; `name` stands in for the file's name. For tests and the fuzzer.
-Result<Config> parse_config(std::string_view toml, std::string_view name, const std::vector<std::string>& environment);
+Result<Config> parse_config(std::string_view toml, std::string_view name,
+                            const std::vector<std::string>& environment);
 
 // The settings in which two configs differ, in table order.
 std::vector<SettingChange> diff_config(const Config& from, const Config& to);

@@ -35,7 +35,7 @@ struct Event {
 
 // The events of one request, in the order in which they were sent.
 struct Batch {
-  Uuid id;          // UUIDv7, from which the ids of its events follow (event_id)
+  Uuid id;  // UUIDv7, from which the ids of its events follow (event_id)
   Uuid org_id;
   Uuid project_id;
   WallMicros received_at = 0;

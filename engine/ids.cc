@@ -9,7 +9,9 @@ namespace {
 
 constexpr char kHex[] = "0123456789abcdef";
 // A dash stands before these bytes.
-constexpr bool dash_before(std::size_t byte) { return byte == 4 || byte == 6 || byte == 8 || byte == 10; }
+constexpr bool dash_before(std::size_t byte) {
+  return byte == 4 || byte == 6 || byte == 8 || byte == 10;
+}
 
 int hex_value(char c) noexcept {
   if (c >= '0' && c <= '9') return c - '0';
@@ -18,7 +20,9 @@ int hex_value(char c) noexcept {
   return -1;
 }
 
-constexpr std::uint64_t rotl(std::uint64_t x, int k) { return (x << k) | (x >> (64 - k)); }
+constexpr std::uint64_t rotl(std::uint64_t x, int k) {
+  return (x << k) | (x >> (64 - k));
+}
 
 std::uint64_t splitmix(std::uint64_t& x) {
   std::uint64_t z = (x += 0x9e3779b97f4a7c15ULL);
@@ -57,7 +61,9 @@ std::optional<Uuid> Uuid::parse(std::string_view text) noexcept {
   return u;
 }
 
-Random::Random() { fill_secret_random(state_.data(), sizeof(state_)); }
+Random::Random() {
+  fill_secret_random(state_.data(), sizeof(state_));
+}
 
 Random::Random(std::uint64_t seed) noexcept {
   for (auto& word : state_) word = splitmix(seed);

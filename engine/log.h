@@ -1,7 +1,7 @@
 // Log: spdlog behind four functions, so that one place decides format, level and target.
 //
-// Never log a secret (key, password, token, webhook URL): log the id or the prefix. No log line on the data path.
-// Any thread.
+// Never log a secret (key, password, token, webhook URL): log the id or the prefix. No log line on the data
+// path. Any thread.
 #pragma once
 
 #include <fmt/format.h>

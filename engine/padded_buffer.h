@@ -1,8 +1,8 @@
 // PaddedBuffer: bytes from outside, with room behind them that a SIMD parser may read.
 //
 // Move-only and uninitialised (a std::vector would zero what recv is about to fill). Buffers of ordinary size
-// are recycled by a BufferPool, last in first out, so that the next request finds them warm in the cache; larger
-// ones are freed, so that one big request does not stay in memory.
+// are recycled by a BufferPool, last in first out, so that the next request finds them warm in the cache;
+// larger ones are freed, so that one big request does not stay in memory.
 #pragma once
 
 #include <cstddef>
@@ -49,7 +49,8 @@ class PaddedBuffer {
 // Owner thread only.
 class BufferPool {
  public:
-  BufferPool(std::size_t buffer_bytes, std::size_t keep_max) : buffer_bytes_(buffer_bytes), keep_max_(keep_max) {}
+  BufferPool(std::size_t buffer_bytes, std::size_t keep_max)
+      : buffer_bytes_(buffer_bytes), keep_max_(keep_max) {}
   PaddedBuffer take();
   void give(PaddedBuffer buffer);
 

@@ -23,6 +23,8 @@ using Result = boost::system::result<T, E>;
 
 using Status = Result<void, Failure>;
 
-inline Failure failure(std::string message) { return Failure{std::move(message)}; }
+inline Failure failure(std::string message) {
+  return Failure{std::move(message)};
+}
 
 }  // namespace kavach

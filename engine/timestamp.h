@@ -12,8 +12,8 @@
 
 namespace kavach {
 
-// nullopt when the text is not such a timestamp or names a moment that does not exist (February 30th, hour 24,
-// year 0 or 10000). A leap second (:60) is taken as the first moment of the next minute.
+// nullopt when the text is not such a timestamp or names a moment that does not exist (February 30th, hour
+// 24, year 0 or 10000). A leap second (:60) is taken as the first moment of the next minute.
 std::optional<WallMicros> parse_timestamp(std::string_view text) noexcept;
 
 // `2026-05-25T14:30:00Z`; with six digits of fraction when it has one.

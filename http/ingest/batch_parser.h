@@ -1,8 +1,9 @@
 // Batch parser: a request body to a Batch, or to the `422`/`400` that says everything that is wrong with it.
 //
 // Two passes (design.md, a batch's way): the fast one (simdjson On-Demand) takes a body whose every field has
-// its plain type and only finds out THAT a body is anything else; the slow one (python_json.h, validate.h) then
-// does what FastAPI with Pydantic v2 does, byte for byte: lax conversions, last duplicate member wins, all errors.
+// its plain type and only finds out THAT a body is anything else; the slow one (python_json.h, validate.h)
+// then does what FastAPI with Pydantic v2 does, byte for byte: lax conversions, last duplicate member wins,
+// all errors.
 #pragma once
 
 #include <cstddef>
@@ -31,15 +32,18 @@ class BatchParser {
   explicit BatchParser(ParseLimits limits);
   ~BatchParser();
 
-  // Appends to `batch.events` (which it clears first). Views point into `body` or into `arena`, which must both
-  // outlive the batch; `arena` is cleared first. Timestamps later than `now` are clamped to `now`.
+  // Appends to `batch.events` (which it clears first). Views point into `body` or into `arena`, which must
+  // both outlive the batch; `arena` is cleared first. Timestamps later than `now` are clamped to `now`.
   // REQUIRES: bounds::kBodyPadding readable bytes behind `body`.
   // `json` says whether the Content-Type was JSON (or missing); otherwise the body is not parsed.
-  bool parse(std::string_view body, bool json, WallMicros now, Batch& batch, std::string& arena, Refusal& refusal);
+  bool parse(std::string_view body, bool json, WallMicros now, Batch& batch, std::string& arena,
+             Refusal& refusal);
 
-  // The passes by themselves, for tests, fuzzers and benchmarks. fast() returns false for a body it does not take.
+  // The passes by themselves, for tests, fuzzers and benchmarks. fast() returns false for a body it does not
+  // take.
   bool fast(std::string_view body, WallMicros now, Batch& batch, std::string& arena);
-  bool slow(std::string_view body, bool json, WallMicros now, Batch& batch, std::string& arena, Refusal& refusal);
+  bool slow(std::string_view body, bool json, WallMicros now, Batch& batch, std::string& arena,
+            Refusal& refusal);
 
  private:
   class Impl;

@@ -21,8 +21,8 @@ class Inflater {
   Inflater();
   ~Inflater();
 
-  // Inflates all members of `gzip` into `out` (cleared first); at most `bytes_max` bytes of content. Memory grows
-  // with the content found, not with the size that the trailer claims. True on success.
+  // Inflates all members of `gzip` into `out` (cleared first); at most `bytes_max` bytes of content. Memory
+  // grows with the content found, not with the size that the trailer claims. True on success.
   bool inflate(std::string_view gzip, std::size_t bytes_max, PaddedBuffer& out, InflateError& error);
 
  private:

@@ -1,0 +1,156 @@
+#include "http/auth/directory.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <utility>
+
+#include "engine/log.h"
+
+namespace kavach::http {
+namespace {
+
+constexpr WallMicros kNoteEvery = 60 * kMicrosPerSecond;
+constexpr auto kWriteUsesEvery = std::chrono::seconds(1);
+// Reports that are kept while the store is away; beyond that counts of use are lost, never events.
+constexpr std::size_t kReportsMax = 100'000;
+
+}  // namespace
+
+// --- KeyRing -----------------------------------------------------------------------------------------------
+
+void KeyRing::install(std::unique_ptr<const KeyTable> table) {
+  table_ = std::move(table);
+  last_noted_.assign(table_->keys().size(), 0);
+}
+
+void KeyRing::note_use(const ApiKey& key, WallMicros now) {
+  WallMicros& last = last_noted_[table_->index_of(key)];
+  if (now - last < kNoteEvery) return;
+  last = now;
+  uses_.push_back({.key_id = key.id, .last_used_us = now});
+}
+
+void KeyRing::note_failure(const ApiKey& key, WallMicros now) {
+  if (!uses_.empty() && uses_.back().key_id == key.id) {
+    ++uses_.back().failures;
+    uses_.back().last_failed_us = now;
+    return;
+  }
+  uses_.push_back({.key_id = key.id, .failures = 1, .last_failed_us = now});
+}
+
+std::vector<sink::KeyUse> KeyRing::take_uses() {
+  return std::exchange(uses_, {});
+}
+
+// --- Directory ---------------------------------------------------------------------------------------------
+
+Directory::Directory(Runtime& runtime, std::vector<KeyRing*> rings, std::unique_ptr<sink::Store> store,
+                     std::int64_t poll_us)
+    : runtime_(runtime), rings_(std::move(rings)), poll_us_(poll_us), store_(std::move(store)) {}
+
+Result<std::unique_ptr<Directory>> Directory::create(Runtime& runtime, std::vector<KeyRing*> rings,
+                                                     std::unique_ptr<sink::Store> store,
+                                                     std::int64_t poll_us) {
+  std::unique_ptr<Directory> made(new Directory(runtime, std::move(rings), std::move(store), poll_us));
+  const auto directory = made->store_->load_directory();
+  if (!directory) return failure("cannot read the keys: " + directory.error().message);
+  made->version_ = directory->version;
+  for (KeyRing* ring : made->rings_) ring->install(std::make_unique<KeyTable>(*directory, runtime.size()));
+  return made;
+}
+
+Directory::~Directory() {
+  stop();
+}
+
+void Directory::start() {
+  thread_ = std::thread([this] {
+    ::pthread_setname_np(::pthread_self(), "directory");
+    run();
+  });
+}
+
+void Directory::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+void Directory::report_uses(std::vector<sink::KeyUse> uses) {
+  const std::lock_guard lock(mutex_);
+  if (reported_.size() + uses.size() > kReportsMax) return;
+  reported_.insert(reported_.end(), uses.begin(), uses.end());
+}
+
+void Directory::run() {
+  auto next_write = std::chrono::steady_clock::now() + kWriteUsesEvery;
+  for (bool stopping = false; !stopping;) {
+    {
+      std::unique_lock lock(mutex_);
+      stopping = wake_.wait_for(lock, std::chrono::microseconds(poll_us_), [this] { return stopping_; });
+    }
+    if (!stopping) refresh();
+    if (stopping || std::chrono::steady_clock::now() >= next_write) {
+      write_uses();
+      next_write = std::chrono::steady_clock::now() + kWriteUsesEvery;
+    }
+  }
+}
+
+void Directory::refresh() {
+  const auto version = store_->directory_version();
+  const bool readable = version.has_value();
+  if (readable != healthy()) {
+    healthy_.store(readable, std::memory_order_relaxed);
+    if (readable) {
+      log::info("directory: the store can be read again");
+    } else {
+      log::error("directory: cannot read the store, keys stay as they are: {}", version.error().message);
+    }
+  }
+  if (!readable || *version == version_) return;
+  const auto directory = store_->load_directory();
+  if (!directory) return;  // told with the next poll
+  version_ = directory->version;
+  for (std::size_t i = 0; i < rings_.size(); ++i) {
+    // Built here, so that the shard only swaps a pointer; std::function wants something copyable.
+    auto table = std::make_shared<std::unique_ptr<const KeyTable>>(
+        std::make_unique<const KeyTable>(*directory, runtime_.size()));
+    runtime_.shard(static_cast<ShardId>(i)).post([ring = rings_[i], table] {
+      ring->install(std::move(*table));
+    });
+  }
+  log::info("directory: {} organizations, {} keys", directory->orgs.size(), directory->keys.size());
+}
+
+void Directory::write_uses() {
+  std::map<Uuid, sink::KeyUse> by_key;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const sink::KeyUse& use : reported_) {
+      sink::KeyUse& sum = by_key[use.key_id];
+      sum.key_id = use.key_id;
+      sum.last_used_us = std::max(sum.last_used_us, use.last_used_us);
+      sum.last_failed_us = std::max(sum.last_failed_us, use.last_failed_us);
+      sum.failures += use.failures;
+    }
+    reported_.clear();
+  }
+  if (by_key.empty()) return;
+  std::vector<sink::KeyUse> uses;
+  uses.reserve(by_key.size());
+  for (const auto& [id, use] : by_key) uses.push_back(use);
+  if (const auto written = store_->record_key_use(uses); !written) {
+    log::warning("directory: the use of {} keys was not written: {}", uses.size(), written.error().message);
+    report_uses(std::move(uses));
+  }
+}
+
+}  // namespace kavach::http

@@ -1,0 +1,81 @@
+// Directory: keeps every shard's key table equal to the store, and takes down what happened to the keys.
+//
+// One thread with a store connection of its own compares the directory's version every `poll`; when another
+// process (or this one) changed a key, an organization or a subscription, it loads the directory and hands
+// each shard a new copy. Once a second it writes the uses and failures that the shards report
+// (contract/agentkavach.md 1.1).
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/result.h"
+#include "engine/shard.h"
+#include "http/auth/key_table.h"
+#include "sink/store/store.h"
+
+namespace kavach::http {
+
+// One shard's view of the keys: looks them up and remembers their use. Own thread of the shard.
+class KeyRing {
+ public:
+  void install(std::unique_ptr<const KeyTable> table);
+  const KeyTable& table() const noexcept { return *table_; }
+
+  // Says that `key` was accepted; costs a comparison but once a minute per key.
+  void note_use(const ApiKey& key, WallMicros now);
+  // Says that a revoked key was used.
+  void note_failure(const ApiKey& key, WallMicros now);
+  // Moves out what was noted.
+  std::vector<sink::KeyUse> take_uses();
+
+ private:
+  std::unique_ptr<const KeyTable> table_ = std::make_unique<KeyTable>();
+  std::vector<WallMicros> last_noted_;  // by index of the key
+  std::vector<sink::KeyUse> uses_;
+};
+
+class Directory {
+ public:
+  // Loads the first tables. REQUIRES: before the shards start; the runtime outlives this; rings[i] belongs to
+  // shard i.
+  static Result<std::unique_ptr<Directory>> create(Runtime& runtime, std::vector<KeyRing*> rings,
+                                                   std::unique_ptr<sink::Store> store, std::int64_t poll_us);
+  ~Directory();  // stop()
+
+  void start();
+  void stop();
+  // Any thread: what a shard's key ring noted.
+  void report_uses(std::vector<sink::KeyUse> uses);
+  // False while the store cannot be read. Any thread.
+  bool healthy() const noexcept { return healthy_.load(std::memory_order_relaxed); }
+
+ private:
+  Directory(Runtime& runtime, std::vector<KeyRing*> rings, std::unique_ptr<sink::Store> store,
+            std::int64_t poll_us);
+  void run();
+  void refresh();
+  void write_uses();
+
+  Runtime& runtime_;
+  const std::vector<KeyRing*> rings_;
+  const std::int64_t poll_us_;
+  // The directory's thread.
+  std::unique_ptr<sink::Store> store_;
+  std::uint64_t version_ = 0;
+  std::thread thread_;
+  // Any thread.
+  std::atomic<bool> healthy_{true};
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool stopping_ = false;               // guarded by mutex_
+  std::vector<sink::KeyUse> reported_;  // guarded by mutex_
+};
+
+}  // namespace kavach::http

@@ -1,0 +1,381 @@
+#include "http/ingest/ingest_handler.h"
+
+#include <algorithm>
+#include <charconv>
+#include <utility>
+
+#include "engine/check.h"
+#include "http/auth/api_key.h"
+#include "sink/journal/frame.h"
+
+namespace kavach::http {
+namespace {
+
+constexpr std::string_view kBearer = "WWW-Authenticate: Bearer\r\n";
+constexpr std::string_view kNoKey = R"({"detail":"Missing or malformed Authorization header"})";
+constexpr std::string_view kBadKey = R"({"detail":"Invalid API key"})";
+constexpr std::string_view kPaused =
+    R"({"detail":"Subscription is paused. Resume to continue.","subscription_status":"paused"})";
+constexpr std::string_view kCancelled =
+    R"({"detail":"Subscription is cancelled. Reactivate to resume.","subscription_status":"cancelled"})";
+constexpr std::string_view kBadEncoding = R"({"detail":"Unsupported Content-Encoding: use gzip or none"})";
+constexpr std::string_view kBadGzip = R"({"detail":"Invalid gzip body"})";
+constexpr std::string_view kTooLarge = R"({"detail":"Request body too large"})";
+// Never a 5xx: the real SDK throws a batch away on one, and keeps it on a transient 429 (contract 2.4).
+constexpr std::string_view kBusy =
+    R"({"detail":"Server cannot take more events now, retry later","reason":"backpressure"})";
+constexpr std::string_view kRetryAfter = "Retry-After: 1\r\n";
+constexpr std::string_view kReceiptJournal = "Kavach-Receipt: journal\r\n";
+
+constexpr std::size_t kRequestsKept = 256;
+constexpr std::size_t kScratchesKept = 4;
+// What is larger is freed after use, so that one big batch does not stay in memory.
+constexpr std::size_t kScratchBytesKept = 1 << 20;
+constexpr std::size_t kInflatedBytesKept = 1 << 20;
+constexpr std::size_t kFrameBytesKept = 256 << 10;
+constexpr std::size_t kEventsKept = 1024;
+
+bool equals_ignoring_case(std::string_view a, std::string_view lower) {
+  if (a.size() != lower.size()) return false;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    const char c = a[i] >= 'A' && a[i] <= 'Z' ? static_cast<char>(a[i] - 'A' + 'a') : a[i];
+    if (c != lower[i]) return false;
+  }
+  return true;
+}
+
+std::string_view trim(std::string_view text) {
+  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
+  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
+  return text;
+}
+
+// As FastAPI decides it: application/json or application/*+json; a missing type counts as JSON.
+bool is_json(std::string_view content_type) {
+  if (content_type.empty() || content_type == "application/json") return true;
+  const std::string_view type = trim(content_type.substr(0, content_type.find(';')));
+  constexpr std::string_view kPrefix = "application/";
+  if (type.size() <= kPrefix.size() || !equals_ignoring_case(type.substr(0, kPrefix.size()), kPrefix))
+    return false;
+  const std::string_view sub = type.substr(kPrefix.size());
+  if (equals_ignoring_case(sub, "json")) return true;
+  constexpr std::string_view kSuffix = "+json";
+  return sub.size() > kSuffix.size() &&
+         equals_ignoring_case(sub.substr(sub.size() - kSuffix.size()), kSuffix);
+}
+
+}  // namespace
+
+// A batch and the memory that its views point into.
+struct IngestHandler::Scratch {
+  Batch batch;
+  std::string arena;
+  PaddedBuffer inflated;
+  PaddedBuffer body;  // taken from the connection when the verdict comes later
+};
+
+struct IngestHandler::IngestRequest : quota::AdmissionRequest {
+  IngestHandler* handler = nullptr;
+  Exchange* exchange = nullptr;
+  std::uint32_t home = 0;
+  std::uint32_t events = 0;
+  MonoMicros started = 0;
+  std::unique_ptr<Scratch> scratch;  // until the frame is encoded
+  sink::Frame frame;
+};
+
+void IngestMetrics::add_to(MetricsRegistry& registry, ShardId shard) const {
+  const MetricsRegistry::Labels labels{{"shard", std::to_string(shard)}};
+  registry.add("kavach_ingest_events_received_total", "Events of well-formed batches.", received_events,
+               labels);
+  registry.add("kavach_ingest_events_accepted_total", "Events answered 202, duplicates included.",
+               accepted_events, labels);
+  registry.add("kavach_ingest_batches_accepted_total", "Batches answered 202.", accepted_batches, labels);
+  const auto refused = [&](const Counter& counter, const char* reason) {
+    auto with_reason = labels;
+    with_reason["reason"] = reason;
+    registry.add("kavach_ingest_batches_refused_total", "Batches refused, by reason.", counter, with_reason);
+  };
+  refused(refused_credential, "credential");
+  refused(refused_subscription, "subscription");
+  refused(refused_encoding, "encoding");
+  refused(refused_size, "size");
+  refused(refused_body, "body");
+  refused(refused_busy, "backpressure");
+  refused(refused_journal, "journal");
+  registry.add("kavach_ingest_duration_seconds", "From the complete request to its 202.", duration, labels);
+}
+
+IngestHandler::IngestHandler(Shard& shard, KeyRing& keys, quota::Admission& admission, sink::Journal& journal,
+                             const quota::DedupHasher& hasher, const Options& options)
+    : shard_(shard),
+      keys_(keys),
+      admission_(admission),
+      journal_(journal),
+      hasher_(hasher),
+      options_(options),
+      parser_(options.parse) {
+  // One wake-up of the journal's thread for all batches of a turn.
+  shard_.at_end_of_turn([this] { journal_.flush(shard_.id()); });
+}
+
+IngestHandler::~IngestHandler() = default;
+
+void IngestHandler::set_options(const Options& options) {
+  options_ = options;
+  parser_.set_limits(options.parse);
+}
+
+// --- the request -------------------------------------------------------------------------------------------
+
+const ApiKey* IngestHandler::authenticate(const Request& request, Response& refusal) {
+  refusal = {.status = 401, .body = kNoKey, .headers = kBearer};
+  const auto raw = key_of(request);
+  const ApiKey* key = raw ? keys_.table().find(digest_of(*raw)) : nullptr;
+  if (raw && (key == nullptr || !key->active)) {
+    refusal.body = kBadKey;
+    if (key != nullptr) keys_.note_failure(*key, shard_.wall_now());
+    key = nullptr;
+  }
+  if (key == nullptr) {
+    metrics_.refused_credential.add();
+    return nullptr;
+  }
+  keys_.note_use(*key, shard_.wall_now());
+  const Subscription subscription = keys_.table().org_of(*key).subscription;
+  if (subscription == Subscription::kActive) return key;
+  metrics_.refused_subscription.add();
+  refusal = {.status = 403, .body = subscription == Subscription::kPaused ? kPaused : kCancelled};
+  return nullptr;
+}
+
+bool IngestHandler::accepts_encoding(const Request& request, bool& gzip, Response& refusal) {
+  const std::string_view encoding = trim(request.content_encoding);
+  gzip = encoding == "gzip" || equals_ignoring_case(encoding, "gzip") ||
+         equals_ignoring_case(encoding, "x-gzip");
+  if (gzip || encoding.empty() || equals_ignoring_case(encoding, "identity")) return true;
+  metrics_.refused_encoding.add();
+  refusal = {.status = 415, .body = kBadEncoding, .headers = "Accept-Encoding: gzip\r\n"};
+  return false;
+}
+
+std::optional<Response> IngestHandler::refuse_early(const Request& request) {
+  Response refusal;
+  bool gzip = false;
+  if (authenticate(request, refusal) == nullptr || !accepts_encoding(request, gzip, refusal)) return refusal;
+  if (!journal_.saturated()) return std::nullopt;
+  metrics_.refused_busy.add();
+  return Response{.status = 429, .body = kBusy, .headers = kRetryAfter};
+}
+
+void IngestHandler::handle(Exchange& exchange) {
+  shard_.note_activity("ingest");
+  Response response;
+  bool gzip = false;
+  const ApiKey* key = authenticate(exchange.request(), response);
+  if (key == nullptr || !accepts_encoding(exchange.request(), gzip, response))
+    return exchange.answer(response);
+  if (journal_.saturated()) {
+    // Before the parse: refusing must stay cheap when there is too much to do.
+    metrics_.refused_busy.add();
+    return exchange.answer({.status = 429, .body = kBusy, .headers = kRetryAfter});
+  }
+
+  auto scratch = take_scratch();
+  Refusal refusal;
+  if (!parse(exchange, gzip, *scratch, refusal)) {
+    give_scratch(std::move(scratch));
+    return exchange.answer({.status = refusal.status, .body = refusal.body});
+  }
+  Batch& batch = scratch->batch;
+  const Org& org = keys_.table().org_of(*key);
+  batch.id = make_uuid7(batch.received_at, random_);
+  batch.org_id = org.id;
+  batch.project_id = key->project_id;
+  batch.system = IngestSystem::kAgentKavach;
+  metrics_.received_events.add(batch.events.size());
+
+  IngestRequest& request = *take_request();
+  request.exchange = &exchange;
+  request.home = org.home;
+  request.events = static_cast<std::uint32_t>(batch.events.size());
+  request.started = shard_.mono_now();
+  request.now = batch.received_at;
+  request.keys.clear();
+  for (const Event& event : batch.events)
+    request.keys.push_back(hasher_(batch.project_id, event.idempotency_key));
+  request.scratch = std::move(scratch);
+  submit(request);
+}
+
+bool IngestHandler::parse(Exchange& exchange, bool gzip, Scratch& scratch, Refusal& refusal) {
+  const bool json = is_json(exchange.request().content_type);
+  std::string_view body = exchange.request().body;
+  if (gzip) {
+    InflateError error{};
+    if (!inflater_.inflate(body, options_.body_bytes_max, scratch.inflated, error)) {
+      const bool corrupt = error == InflateError::kCorrupt;
+      (corrupt ? metrics_.refused_encoding : metrics_.refused_size).add();
+      refusal = {corrupt ? 400 : 413, std::string(corrupt ? kBadGzip : kTooLarge)};
+      return false;
+    }
+    body = scratch.inflated.view();
+    exchange.release_body();
+  }
+  scratch.batch.received_at = shard_.wall_now();
+  if (parser_.parse(body, json, scratch.batch.received_at, scratch.batch, scratch.arena, refusal))
+    return true;
+  metrics_.refused_body.add();
+  return false;
+}
+
+// --- the verdict -------------------------------------------------------------------------------------------
+
+void IngestHandler::submit(IngestRequest& request) {
+  // The verdict may come later, so the batch takes along what its views point into.
+  if (request.scratch->inflated.size() == 0) request.scratch->body = request.exchange->take_body();
+  if (request.home == shard_.id()) return admission_.decide(request);
+  // The request is lent to the home shard until its verdict comes back.
+  const auto decide_there = [](void* home, std::uint64_t lent, std::uint64_t) noexcept {
+    static_cast<IngestHandler*>(home)->admission_.decide(*reinterpret_cast<IngestRequest*>(lent));
+  };
+  shard_.outbox().send(request.home,
+                       {decide_there, peers_[request.home], reinterpret_cast<std::uint64_t>(&request), 0});
+}
+
+// On the home shard.
+void IngestHandler::decided(quota::AdmissionRequest& request) noexcept {
+  auto& ours = static_cast<IngestRequest&>(request);
+  Shard* const here = Shard::current();
+  if (here == &ours.handler->shard_) return ours.handler->on_verdict(ours);
+  const auto back = [](void* target, std::uint64_t, std::uint64_t) noexcept {
+    auto& returned = *static_cast<IngestRequest*>(target);
+    returned.handler->on_verdict(returned);
+  };
+  here->outbox().send(ours.handler->shard_.id(), {back, &ours, 0, 0});
+}
+
+void IngestHandler::on_verdict(IngestRequest& request) {
+  if (request.verdict == quota::Verdict::kAdmitted) {
+    const bool all = request.admitted_events == request.events;
+    request.frame.payload.clear();
+    sink::encode_batch(
+        request.scratch->batch,
+        all ? std::span<const std::uint8_t>{} : std::span<const std::uint8_t>(request.admitted),
+        request.frame.payload);
+    request.frame.events = request.admitted_events;
+    request.frame.seal();
+  }
+  if (request.scratch->body.capacity() > 0) request.exchange->give_back(std::move(request.scratch->body));
+  give_scratch(std::move(request.scratch));
+
+  switch (request.verdict) {
+    case quota::Verdict::kAdmitted:
+      if (journal_.submit(shard_.id(), &request.frame)) return;
+      settle(request, false);
+      metrics_.refused_busy.add();
+      return answer_busy(request);
+    case quota::Verdict::kDuplicate:
+      return answer_accepted(request);
+    case quota::Verdict::kBusy:
+      metrics_.refused_busy.add();
+      return answer_busy(request);
+  }
+}
+
+// --- the receipt -------------------------------------------------------------------------------------------
+
+Message IngestHandler::receipt_message(sink::Frame& frame) {
+  const auto run = [](void* target, std::uint64_t, std::uint64_t) noexcept {
+    auto& request = *static_cast<IngestRequest*>(target);
+    request.handler->on_receipt(request);
+  };
+  return {run, frame.owner, 0, 0};
+}
+
+void IngestHandler::on_receipt(IngestRequest& request) {
+  shard_.note_activity("receipt");
+  const bool durable = request.frame.receipt == sink::Receipt::kJournal;
+  settle(request, durable);
+  if (durable) return answer_accepted(request);
+  metrics_.refused_journal.add();
+  answer_busy(request);
+}
+
+void IngestHandler::settle(const IngestRequest& request, bool durable) {
+  if (request.home == shard_.id()) return admission_.settle(request.claim, durable, request.now);
+  const auto settle_there = [](void* home, std::uint64_t claim_and_outcome, std::uint64_t now) noexcept {
+    static_cast<IngestHandler*>(home)->admission_.settle(static_cast<std::uint32_t>(claim_and_outcome >> 1),
+                                                         (claim_and_outcome & 1) != 0,
+                                                         static_cast<WallMicros>(now));
+  };
+  shard_.outbox().send(request.home, {settle_there, peers_[request.home],
+                                      std::uint64_t{request.claim} << 1 | (durable ? 1 : 0),
+                                      static_cast<std::uint64_t>(request.now)});
+}
+
+void IngestHandler::answer_accepted(IngestRequest& request) {
+  metrics_.accepted_batches.add();
+  metrics_.accepted_events.add(request.events);
+  metrics_.duration.record(shard_.mono_now() - request.started);
+  char body[96];
+  char* end = body;
+  const auto put = [&end](std::string_view text) { end = std::copy(text.begin(), text.end(), end); };
+  put(R"({"accepted":)");
+  end = std::to_chars(end, body + sizeof(body), request.events).ptr;
+  put(R"(,"rejected":0,"mode":"direct","rejected_agents":[]})");
+  Exchange& exchange = *request.exchange;
+  finish(request);
+  exchange.answer(
+      {.status = 202, .body = {body, static_cast<std::size_t>(end - body)}, .headers = kReceiptJournal});
+}
+
+void IngestHandler::answer_busy(IngestRequest& request) {
+  Exchange& exchange = *request.exchange;
+  finish(request);
+  exchange.answer({.status = 429, .body = kBusy, .headers = kRetryAfter});
+}
+
+// --- recycling ---------------------------------------------------------------------------------------------
+
+IngestHandler::IngestRequest* IngestHandler::take_request() {
+  std::unique_ptr<IngestRequest> request;
+  if (free_requests_.empty()) {
+    request = std::make_unique<IngestRequest>();
+    request->handler = this;
+    request->decided = &IngestHandler::decided;
+    request->frame.owner = request.get();
+  } else {
+    request = std::move(free_requests_.back());
+    free_requests_.pop_back();
+  }
+  return request.release();  // finish() takes it back
+}
+
+void IngestHandler::finish(IngestRequest& request) {
+  std::unique_ptr<IngestRequest> owned(&request);
+  owned->exchange = nullptr;
+  if (free_requests_.size() >= kRequestsKept || owned->frame.payload.capacity() > kFrameBytesKept ||
+      owned->keys.capacity() > kEventsKept) {
+    return;
+  }
+  free_requests_.push_back(std::move(owned));
+}
+
+std::unique_ptr<IngestHandler::Scratch> IngestHandler::take_scratch() {
+  if (free_scratches_.empty()) return std::make_unique<Scratch>();
+  auto scratch = std::move(free_scratches_.back());
+  free_scratches_.pop_back();
+  scratch->inflated.clear();
+  return scratch;
+}
+
+void IngestHandler::give_scratch(std::unique_ptr<Scratch> scratch) {
+  const bool large = scratch->arena.capacity() > kScratchBytesKept ||
+                     scratch->inflated.capacity() > kInflatedBytesKept ||
+                     scratch->batch.events.capacity() > kEventsKept;
+  if (large || free_scratches_.size() >= kScratchesKept) return;
+  free_scratches_.push_back(std::move(scratch));
+}
+
+}  // namespace kavach::http

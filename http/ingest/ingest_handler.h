@@ -1,0 +1,102 @@
+// Ingest: `POST /v1/ingest` on one shard, from the request to the 202 (design.md, one batch's way).
+//
+//   handle()     credential, subscription, encoding, parse          401 403 415 400 413 422
+//      |  on the home shard of the org: directly, or by one message there and one back
+//   verdict      quota/admission.h                                  429
+//      |  the admitted events are encoded into a journal frame; body and batch end here
+//   receipt      sink/journal/journal.h                             202, or 429 if the journal failed
+//      |  the claim is settled on the home shard
+//   answer
+//
+// What is under way is an IngestRequest, recycled; batches and buffers are used again as soon as the frame is
+// encoded, so that few of them serve many requests and stay in the cache.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/event.h"
+#include "engine/metrics.h"
+#include "engine/shard.h"
+#include "http/auth/directory.h"
+#include "http/ingest/batch_parser.h"
+#include "http/ingest/inflate.h"
+#include "http/transport/handler.h"
+#include "quota/admission.h"
+#include "sink/journal/journal.h"
+
+namespace kavach::http {
+
+struct IngestMetrics {
+  Counter accepted_batches, accepted_events, received_events;
+  Counter refused_credential, refused_subscription, refused_encoding, refused_size, refused_body,
+      refused_busy, refused_journal;
+  DurationHistogram duration;  // of accepted batches: from the complete request to the answer
+  void add_to(MetricsRegistry& registry, ShardId shard) const;
+};
+
+// One per shard. Own thread of the shard, but for the constructor.
+class IngestHandler final : public Handler {
+ public:
+  struct Options {
+    ParseLimits parse;
+    std::uint64_t body_bytes_max = 10 << 20;  // after decompression
+  };
+
+  // REQUIRES: all outlive the handler. `hasher` is the same on all shards.
+  IngestHandler(Shard& shard, KeyRing& keys, quota::Admission& admission, sink::Journal& journal,
+                const quota::DedupHasher& hasher, const Options& options);
+  ~IngestHandler() override;
+
+  // The handlers of all shards, by shard; before the start.
+  void set_peers(std::vector<IngestHandler*> peers) { peers_ = std::move(peers); }
+  void set_options(const Options& options);
+
+  void handle(Exchange& exchange) override;
+  std::optional<Response> refuse_early(const Request& request) override;
+
+  // A frame came back from the journal: the message that its Deliver sends to the frame's shard.
+  static Message receipt_message(sink::Frame& frame);
+
+  const IngestMetrics& metrics() const noexcept { return metrics_; }
+
+ private:
+  struct Scratch;
+  struct IngestRequest;
+
+  const ApiKey* authenticate(const Request& request, Response& refusal);
+  bool accepts_encoding(const Request& request, bool& gzip, Response& refusal);
+  bool parse(Exchange& exchange, bool gzip, Scratch& scratch, Refusal& refusal);
+  void submit(IngestRequest& request);
+  void on_verdict(IngestRequest& request);
+  void on_receipt(IngestRequest& request);
+  void settle(const IngestRequest& request, bool durable);
+  void answer_accepted(IngestRequest& request);
+  void answer_busy(IngestRequest& request);
+  void finish(IngestRequest& request);
+
+  static void decided(quota::AdmissionRequest& request) noexcept;
+  IngestRequest* take_request();
+  std::unique_ptr<Scratch> take_scratch();
+  void give_scratch(std::unique_ptr<Scratch> scratch);
+
+  Shard& shard_;
+  KeyRing& keys_;
+  quota::Admission& admission_;
+  sink::Journal& journal_;
+  const quota::DedupHasher& hasher_;
+  Options options_;
+  std::vector<IngestHandler*> peers_;
+  BatchParser parser_;
+  Inflater inflater_;
+  Random random_;
+  std::vector<std::unique_ptr<IngestRequest>> free_requests_;
+  std::vector<std::unique_ptr<Scratch>> free_scratches_;
+  std::string refusal_body_;
+  IngestMetrics metrics_;
+};
+
+}  // namespace kavach::http

@@ -1,0 +1,45 @@
+#include "http/ops/ops_handlers.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+namespace kavach::http {
+
+void HealthzHandler::handle(Exchange& exchange) {
+  exchange.answer({.body = R"({"status":"ok"})"});
+}
+
+void ReadyzHandler::handle(Exchange& exchange) {
+  if (health_.draining) return exchange.answer({.status = 503, .body = R"({"status":"draining"})"});
+  if (!health_.ready) return exchange.answer({.status = 503, .body = R"({"status":"starting"})"});
+  if (!health_.journal_ok())
+    return exchange.answer({.status = 503, .body = R"({"status":"journal failed"})"});
+  exchange.answer({.body = R"({"status":"ready"})"});
+}
+
+void StatusHandler::handle(Exchange& exchange) {
+  const bool database = health_.database_ok();
+  const bool journal = health_.journal_ok();
+  const auto word = [](bool ok) { return ok ? "ok" : "down"; };
+  const std::string body = fmt::format(
+      R"({{"status":"{}","database":"{}","redis":"not_configured","kafka":"not_configured","journal":"{}","version":"{}"}})",
+      database && journal ? "ok" : "degraded", word(database), word(journal), KAVACH_VERSION);
+  exchange.answer({.body = body});
+}
+
+void MetricsHandler::handle(Exchange& exchange) {
+  const bool queued = workers_.try_post([this, &exchange] {
+    // The exchange is answered on its own shard; it lives until then.
+    shard_.post([&exchange, text = registry_.expose()] {
+      exchange.answer({.body = text, .content_type = "text/plain; version=0.0.4; charset=utf-8"});
+    });
+  });
+  if (!queued) {
+    exchange.answer({.status = 429,
+                     .body = R"({"detail":"Server is busy, retry later"})",
+                     .headers = "Retry-After: 1\r\n"});
+  }
+}
+
+}  // namespace kavach::http

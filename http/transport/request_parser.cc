@@ -1,0 +1,163 @@
+#include "http/transport/request_parser.h"
+
+#include <boost/asio/buffer.hpp>
+#include <boost/beast/core/string.hpp>
+#include <boost/beast/http/error.hpp>
+
+namespace kavach::http {
+namespace {
+
+namespace beast = boost::beast;
+using HttpError = beast::http::error;
+
+std::string_view plain(beast::string_view s) {
+  return {s.data(), s.size()};
+}
+
+Method method_of(beast::http::verb name) {
+  using beast::http::verb;
+  switch (name) {
+    case verb::get:
+      return Method::kGet;
+    case verb::head:
+      return Method::kHead;
+    case verb::post:
+      return Method::kPost;
+    case verb::put:
+      return Method::kPut;
+    case verb::patch:
+      return Method::kPatch;
+    case verb::delete_:
+      return Method::kDelete;
+    case verb::options:
+      return Method::kOptions;
+    default:
+      return Method::kOther;
+  }
+}
+
+// origin-form `/path?query`, absolute-form `http://host/path?query` (RFC 9112 3.2), or `*` for OPTIONS.
+bool split_target(std::string_view target, Request& request) {
+  if (target.empty()) return false;
+  if (target.front() != '/' && target != "*") {
+    const std::size_t scheme_end = target.find("://");
+    if (scheme_end == std::string_view::npos) return false;
+    const std::string_view scheme = target.substr(0, scheme_end);
+    if (!beast::iequals(scheme, "http") && !beast::iequals(scheme, "https")) return false;
+    const std::size_t path = target.find_first_of("/?", scheme_end + 3);
+    if (path == scheme_end + 3) return false;  // no host
+    target = path == std::string_view::npos ? "/" : target.substr(path);
+  }
+  const std::size_t question = target.find('?');
+  request.path = target.substr(0, question);
+  if (request.path.empty()) request.path = "/";
+  request.query = question == std::string_view::npos ? std::string_view{} : target.substr(question + 1);
+  return true;
+}
+
+}  // namespace
+
+RequestParser::RequestParser(Request& request, PaddedBuffer& chunked, std::uint32_t header_bytes_max,
+                             std::uint64_t body_bytes_max)
+    : request_(request), chunked_(chunked), chunk_bytes_max_(body_bytes_max) {
+  header_limit(header_bytes_max);
+  // The connection compares the declared length itself, so that it can answer before it reads.
+  body_limit(boost::none);
+}
+
+std::size_t RequestParser::parse_header(std::string_view bytes, Error& error) {
+  bytes_ = bytes;
+  const std::size_t used = put(boost::asio::const_buffer(bytes.data(), bytes.size()), error);
+  if (error) return 0;
+  const bool is_11 = version_ >= 11;
+  // RFC 9112 3.2: exactly one Host in HTTP/1.1, at most one in HTTP/1.0.
+  if ((is_11 && hosts_ != 1) || hosts_ > 1) error = HttpError::bad_field;
+  // RFC 9112 6.1: chunked is a matter of HTTP/1.1, and the only coding we know.
+  if (has_other_coding_ || (chunked() && !is_11)) error = HttpError::bad_transfer_encoding;
+  return error ? 0 : used;
+}
+
+std::size_t RequestParser::parse_chunks(std::string_view bytes, Error& error) {
+  std::size_t used = 0;
+  while (!is_done() && used < bytes.size()) {
+    const std::size_t n = put(boost::asio::const_buffer(bytes.data() + used, bytes.size() - used), error);
+    used += n;
+    if (error == HttpError::need_more) {
+      error = {};
+      break;
+    }
+    if (error) break;
+  }
+  return used;
+}
+
+std::uint64_t RequestParser::declared_length() const {
+  return content_length().value_or(0);
+}
+
+void RequestParser::on_request_impl(Verb method, StringView, StringView target, int version, Error& error) {
+  request_.method = method_of(method);
+  version_ = version;
+  if (!split_target(plain(target), request_)) error = HttpError::bad_target;
+}
+
+void RequestParser::on_field_impl(Field known, StringView name, StringView value, Error& error) {
+  if (header_done_) return;  // a trailer means nothing to us
+  const std::string_view text = plain(value);
+  // Beast joins a folded line in a buffer of its own. RFC 9112 5.2 lets a server refuse it, and so we do: the
+  // view would outlive that buffer.
+  if (!text.empty() && (text.data() < bytes_.data() || text.data() >= bytes_.data() + bytes_.size())) {
+    error = HttpError::bad_obs_fold;
+    return;
+  }
+  using beast::http::field;
+  switch (known) {
+    case field::host:
+      ++hosts_;
+      break;
+    case field::authorization:
+      request_.authorization = text;
+      break;
+    case field::content_type:
+      request_.content_type = text;
+      break;
+    case field::content_encoding:
+      request_.content_encoding = text;
+      break;
+    case field::expect:
+      expects_continue_ = beast::iequals(text, "100-continue");
+      break;
+    case field::transfer_encoding:
+      has_other_coding_ |= !beast::iequals(text, "chunked");
+      break;
+    case field::unknown:
+      if (beast::iequals(name, "X-API-Key")) request_.api_key = text;
+      break;
+    default:
+      break;
+  }
+}
+
+void RequestParser::on_header_impl(Error&) {
+  header_done_ = true;
+}
+
+void RequestParser::on_body_init_impl(const boost::optional<std::uint64_t>&, Error&) {}
+
+// Content of a declared length is never parsed: the connection reads it in place.
+std::size_t RequestParser::on_body_impl(StringView bytes, Error&) {
+  return bytes.size();
+}
+
+void RequestParser::on_chunk_header_impl(std::uint64_t size, StringView, Error& error) {
+  if (size > chunk_bytes_max_ - chunked_.size()) error = HttpError::body_limit;
+}
+
+std::size_t RequestParser::on_chunk_body_impl(std::uint64_t, StringView bytes, Error&) {
+  chunked_.append(plain(bytes));
+  return bytes.size();
+}
+
+void RequestParser::on_finish_impl(Error&) {}
+
+}  // namespace kavach::http

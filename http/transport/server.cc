@@ -1,0 +1,224 @@
+#include "http/transport/server.h"
+
+#include <sys/socket.h>
+
+#include <utility>
+
+#include "engine/log.h"
+#include "http/transport/connection.h"
+#include "http/transport/render.h"
+
+namespace kavach::http {
+namespace {
+
+namespace asio = boost::asio;
+using asio::ip::tcp;
+
+// Buffers of a shard that are kept for the next request: a few MiB, warm in the cache.
+constexpr std::size_t kBuffersKept = 64;
+constexpr std::int64_t kLingerTimeout = 2 * kMicrosPerSecond;
+constexpr std::string_view kTooManyConnections =
+    "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nContent-Length: 64\r\n"
+    "Retry-After: 1\r\nConnection: close\r\n\r\n"
+    R"({"detail":"Server is busy, retry later","reason":"backpressure"})";
+
+using ReusePort = asio::detail::socket_option::boolean<SOL_SOCKET, SO_REUSEPORT>;
+
+}  // namespace
+
+void TransportMetrics::add_to(MetricsRegistry& registry, ShardId shard) const {
+  const MetricsRegistry::Labels labels{{"shard", std::to_string(shard)}};
+  registry.add("kavach_http_connections_accepted_total", "Connections accepted.", accepted, labels);
+  registry.add("kavach_http_connections_refused_total", "Connections over http.connections_max.",
+               refused_connections, labels);
+  registry.add("kavach_http_connections", "Connections open.", connections, labels);
+  registry.add("kavach_http_requests_total", "Complete requests read.", requests, labels);
+  registry.add("kavach_http_received_bytes_total", "Bytes read from peers.", bytes_in, labels);
+  registry.add("kavach_http_sent_bytes_total", "Bytes sent to peers.", bytes_out, labels);
+  registry.add("kavach_http_protocol_errors_total", "Requests refused by the transport.", protocol_errors,
+               labels);
+  registry.add("kavach_http_timeouts_total", "Connections whose patience ended.", timeouts, labels);
+  for (std::size_t i = 1; i < answers.size(); ++i) {
+    auto with_class = labels;
+    with_class["class"] = std::to_string(i) + "xx";
+    registry.add("kavach_http_answers_total", "Answers by class of status.", answers[i], with_class);
+  }
+}
+
+Server::Server(Shard& shard, Handler& handler, ServerOptions options,
+               std::atomic<std::int64_t>& open_connections)
+    : shard_(shard),
+      handler_(handler),
+      options_(std::move(options)),
+      open_connections_(open_connections),
+      acceptor_(shard.io().get_executor()),
+      buffers_(kBufferBytes, kBuffersKept) {
+  shard_.at_tick([this] { on_tick(); });
+}
+
+Server::~Server() {
+  for (List& list : lists_) {
+    while (list.first != nullptr) destroy(*list.first);
+  }
+}
+
+Status Server::listen() {
+  boost::system::error_code error;
+  const auto address = asio::ip::make_address(options_.address, error);
+  if (error) return failure("http.address: '" + options_.address + "' is no IP address");
+  const tcp::endpoint endpoint(address, options_.port);
+  acceptor_.open(endpoint.protocol(), error);
+  if (!error) acceptor_.set_option(tcp::acceptor::reuse_address(true), error);
+  if (!error) acceptor_.set_option(ReusePort(true), error);
+  if (!error) acceptor_.bind(endpoint, error);
+  if (!error) acceptor_.listen(options_.listen_backlog, error);
+  if (!error) acceptor_.non_blocking(true, error);
+  if (error) {
+    return failure("cannot listen on " + options_.address + ":" + std::to_string(options_.port) + ": " +
+                   error.message() + " (settings http.address, http.port)");
+  }
+  return {};
+}
+
+void Server::start() {
+  accept();
+}
+
+void Server::accept() {
+  acceptor_.async_accept([this](const boost::system::error_code& error, TcpSocket socket) {
+    if (draining_ || error == asio::error::operation_aborted) return;
+    if (error) {
+      // Out of descriptors or memory: the backlog waits until the next tick.
+      log::warning("shard {}: cannot accept a connection: {}", shard_.id(), error.message());
+      accept_paused_ = true;
+      return;
+    }
+    on_accept(std::move(socket));
+    accept();
+  });
+}
+
+void Server::on_accept(TcpSocket socket) {
+  metrics_.accepted.add();
+  if (open_connections_.fetch_add(1, std::memory_order_relaxed) >=
+      static_cast<std::int64_t>(options_.limits.connections_max)) {
+    open_connections_.fetch_sub(1, std::memory_order_relaxed);
+    metrics_.refused_connections.add();
+    if (options_.tls == nullptr) {
+      ::send(socket.native_handle(), kTooManyConnections.data(), kTooManyConnections.size(),
+             MSG_NOSIGNAL | MSG_DONTWAIT);
+    }
+    return;
+  }
+  ++connection_count_;
+  metrics_.connections.set(static_cast<std::int64_t>(connection_count_));
+  // Owned by the lists; deleted by destroy().
+  auto* connection = new Connection(*this, std::move(socket));
+  connection->start();
+}
+
+void Server::set_wait(Connection& connection, Wait wait) {
+  unlink(connection);
+  connection.wait_ = wait;
+  if (wait != Wait::kNone) connection.deadline_ = shard_.mono_now() + patience(wait);
+  List& list = lists_[static_cast<std::size_t>(wait)];
+  connection.previous_ = list.last;
+  connection.next_ = nullptr;
+  (list.last != nullptr ? list.last->next_ : list.first) = &connection;
+  list.last = &connection;
+}
+
+void Server::unlink(Connection& connection) {
+  List& list = lists_[static_cast<std::size_t>(connection.wait_)];
+  if (connection.previous_ == nullptr && list.first != &connection) return;  // in no list yet
+  (connection.previous_ != nullptr ? connection.previous_->next_ : list.first) = connection.next_;
+  (connection.next_ != nullptr ? connection.next_->previous_ : list.last) = connection.previous_;
+  connection.previous_ = connection.next_ = nullptr;
+}
+
+void Server::destroy(Connection& connection) {
+  unlink(connection);
+  if (connection.state_ != nullptr) give_read_state(connection.state_.release());
+  delete &connection;
+  --connection_count_;
+  metrics_.connections.set(static_cast<std::int64_t>(connection_count_));
+  open_connections_.fetch_sub(1, std::memory_order_relaxed);
+}
+
+std::int64_t Server::patience(Wait wait) const noexcept {
+  switch (wait) {
+    case Wait::kIdle:
+      return options_.limits.idle_timeout_us;
+    case Wait::kHeader:
+      return options_.limits.header_timeout_us;
+    case Wait::kBody:
+      return options_.limits.body_timeout_us;
+    case Wait::kWrite:
+      return options_.limits.write_timeout_us;
+    case Wait::kLinger:
+      return kLingerTimeout;
+    case Wait::kNone:
+      break;
+  }
+  return 0;
+}
+
+void Server::on_tick() {
+  const MonoMicros now = shard_.mono_now();
+  for (std::size_t i = 0; i < kWaits; ++i) {
+    // expire() always moves the connection to another list or ends it.
+    while (lists_[i].first != nullptr && lists_[i].first->deadline_ <= now) lists_[i].first->expire();
+  }
+  if (accept_paused_ && !draining_) {
+    accept_paused_ = false;
+    accept();
+  }
+}
+
+void Server::drain() {
+  if (draining_) return;
+  draining_ = true;
+  boost::system::error_code ignored;
+  acceptor_.close(ignored);
+  // drain() may delete the connection, and always takes an idle one off the list.
+  while (lists_[static_cast<std::size_t>(Wait::kIdle)].first != nullptr) {
+    lists_[static_cast<std::size_t>(Wait::kIdle)].first->drain();
+  }
+}
+
+void Server::close_all() {
+  for (List& list : lists_) {
+    Connection* next = nullptr;
+    for (Connection* connection = list.first; connection != nullptr; connection = next) {
+      next = connection->next_;
+      connection->close_now();
+    }
+  }
+}
+
+ReadState* Server::take_read_state() {
+  if (free_states_.empty()) return new ReadState();
+  ReadState* state = free_states_.back().release();
+  free_states_.pop_back();
+  return state;
+}
+
+void Server::give_read_state(ReadState* state) {
+  std::unique_ptr<ReadState> owned(state);
+  buffers_.give(std::move(owned->buffer));
+  owned->buffer = PaddedBuffer();
+  owned->chunked = PaddedBuffer();
+  owned->parser.reset();
+  if (free_states_.size() < kBuffersKept) free_states_.push_back(std::move(owned));
+}
+
+std::string_view Server::date() {
+  const std::int64_t second = shard_.wall_now() / kMicrosPerSecond;
+  if (second != date_second_) {
+    format_http_date(second, date_text_);
+    date_second_ = second;
+  }
+  return {date_text_, 29};
+}
+
+}  // namespace kavach::http

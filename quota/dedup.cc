@@ -1,0 +1,238 @@
+#include "quota/dedup.h"
+
+#include <algorithm>
+#include <cstring>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "engine/check.h"
+
+namespace kavach::quota {
+namespace {
+
+// Stamps. 0 is an empty slot; 1..kHours are hours modulo kHours (5.6 years, far beyond any window, and
+// sweeping removes a key long before its stamp comes round); the rest are claims.
+constexpr std::uint64_t kStampMask = 0xffff;
+constexpr std::uint16_t kHours = 0xbfff;
+constexpr std::uint16_t kFirstClaim = 0xc000;
+static_assert(kFirstClaim + DedupTable::kClaimsMax - 1 == 0xffff, "claims fill the rest of the 16 bits");
+
+constexpr std::size_t kFirstSlots = 16;
+// Grown to 1.9x of what lives, refilled to 4/5: 16 bytes a key become 20 to 30.
+constexpr std::size_t kFullNumerator = 4;
+constexpr std::size_t kFullDenominator = 5;
+// Slots that are looked at for the oldest key when the table is at its bound.
+constexpr std::size_t kEvictionReach = 16;
+
+std::uint16_t stamp_of(std::uint64_t low) {
+  return static_cast<std::uint16_t>(low & kStampMask);
+}
+bool is_claim(std::uint16_t stamp) {
+  return stamp >= kFirstClaim;
+}
+std::uint16_t claim_stamp(std::uint32_t claim) {
+  return static_cast<std::uint16_t>(kFirstClaim + claim);
+}
+
+std::int64_t hour_number(WallMicros t) {
+  return (t / kMicrosPerHour) % kHours;
+}
+std::uint16_t hour_stamp(WallMicros t) {
+  return static_cast<std::uint16_t>(1 + hour_number(t));
+}
+
+std::int64_t age_hours(std::uint16_t stamp, WallMicros now) {
+  const std::int64_t age = hour_number(now) - (stamp - 1);
+  return age >= 0 ? age : age + kHours;
+}
+
+bool is_full(std::size_t used, std::size_t slots) {
+  return (used + 1) * kFullDenominator > slots * kFullNumerator;
+}
+
+bool same_key(std::uint64_t high, std::uint64_t low, const DedupKey& key) {
+  return high == key.high && (low & ~kStampMask) == key.low;
+}
+
+}  // namespace
+
+DedupKey DedupHasher::operator()(const Uuid& scope, std::string_view key) const noexcept {
+  if (key.empty()) return {};
+  std::uint64_t scope_word = 0;
+  // The random half of the UUID: distinct projects get distinct seeds.
+  std::memcpy(&scope_word, scope.bytes.data() + 8, sizeof(scope_word));
+  const XXH128_hash_t hash = XXH3_128bits_withSeed(key.data(), key.size(), seed_ ^ scope_word);
+  DedupKey made{hash.high64, hash.low64 & ~kStampMask};
+  if (made.is_none()) made.high = 1;
+  return made;
+}
+
+DedupTable::DedupTable(const Options& options) : options_(options) {
+  part_slots_max_ =
+      std::max<std::uint64_t>(kFirstSlots, options.keys_max / kParts * kFullDenominator / kFullNumerator + 1);
+  for (Part& part : parts_) part.slots.resize(kFirstSlots);
+}
+
+// The 32 bits behind those that chose the part, scaled to the table's size: any size will do, not only powers
+// of two, so that growing wastes less.
+std::size_t DedupTable::home(std::uint64_t high, std::size_t slots) noexcept {
+  return static_cast<std::size_t>(((high >> 24) & 0xffffffff) * slots >> 32);
+}
+
+void DedupTable::prefetch(const DedupKey& key) const noexcept {
+  const Part& part = parts_[key.high >> 56];
+  __builtin_prefetch(&part.slots[home(key.high, part.slots.size())]);
+}
+
+bool DedupTable::expired(std::uint16_t stamp, WallMicros now) const noexcept {
+  return !is_claim(stamp) && age_hours(stamp, now) > options_.window_hours;
+}
+
+DedupTable::Slot* DedupTable::find(const DedupKey& key) noexcept {
+  Part& part = part_of(key);
+  const std::size_t slots = part.slots.size();
+  for (std::size_t i = home(key.high, slots);; i = i + 1 == slots ? 0 : i + 1) {
+    Slot& slot = part.slots[i];
+    if (stamp_of(slot.low) == 0) return nullptr;
+    if (same_key(slot.high, slot.low, key)) return &slot;
+  }
+}
+
+DedupTable::Answer DedupTable::claim(const DedupKey& key, std::uint32_t claim, WallMicros now) {
+  KAVACH_DCHECK(!key.is_none() && claim < kClaimsMax, "a claim needs a key and a number");
+  if (Slot* slot = find(key)) {
+    const std::uint16_t stamp = stamp_of(slot->low);
+    if (stamp == claim_stamp(claim)) return {Found::kOwn};
+    if (is_claim(stamp)) return {Found::kPending, static_cast<std::uint32_t>(stamp - kFirstClaim)};
+    if (!expired(stamp, now)) return {Found::kRemembered};
+    slot->low = key.low | claim_stamp(claim);
+    return {Found::kClaimed};
+  }
+  Slot& slot = place(part_of(key), key, now);
+  slot.high = key.high;
+  slot.low = key.low | claim_stamp(claim);
+  return {Found::kClaimed};
+}
+
+void DedupTable::remember(const DedupKey& key, std::uint32_t claim, WallMicros now) noexcept {
+  Slot* slot = find(key);
+  if (slot == nullptr || stamp_of(slot->low) != claim_stamp(claim)) return;
+  slot->low = key.low | hour_stamp(now);
+}
+
+void DedupTable::release(const DedupKey& key, std::uint32_t claim) noexcept {
+  Slot* slot = find(key);
+  if (slot == nullptr || stamp_of(slot->low) != claim_stamp(claim)) return;
+  Part& part = part_of(key);
+  erase(part, static_cast<std::size_t>(slot - part.slots.data()));
+}
+
+void DedupTable::restore(const DedupKey& key, WallMicros seen, WallMicros now) {
+  // A clock that ran ahead must not make a key outlive its window by years.
+  seen = std::min(seen, now);
+  if (key.is_none() || seen < now - options_.window_hours * kMicrosPerHour) return;
+  Slot* slot = find(key);
+  if (slot == nullptr) {
+    slot = &place(part_of(key), key, now);
+    slot->high = key.high;
+  } else if (age_hours(stamp_of(slot->low), now) <= age_hours(hour_stamp(seen), now)) {
+    return;  // known, and seen later
+  }
+  slot->low = key.low | hour_stamp(seen);
+}
+
+// An empty slot in the key's chain, whatever it takes. REQUIRES: the key is not in the table.
+DedupTable::Slot& DedupTable::place(Part& part, const DedupKey& key, WallMicros now) {
+  if (is_full(part.used, part.slots.size())) {
+    // At the bound a rebuild of every insert would be quadratic: forget first.
+    if (part.slots.size() < part_slots_max_ || !forget_oldest_near(part, key)) rebuild(part, now);
+  }
+  ++part.used;
+  ++size_;
+  const std::size_t slots = part.slots.size();
+  std::size_t i = home(key.high, slots);
+  while (stamp_of(part.slots[i].low) != 0) i = i + 1 == slots ? 0 : i + 1;
+  return part.slots[i];
+}
+
+// Drops what is expired and gives what lives room to grow: up to the bound, and beyond it only when nothing
+// can be forgotten, since the claims of batches under way have a bound of their own.
+void DedupTable::rebuild(Part& part, WallMicros now) {
+  std::vector<Slot> old;
+  old.swap(part.slots);
+  std::size_t living = 0;
+  for (const Slot& slot : old) {
+    const std::uint16_t stamp = stamp_of(slot.low);
+    if (stamp != 0 && !expired(stamp, now)) ++living;
+  }
+  const std::size_t wanted = std::max(kFirstSlots, living * 19 / 10);
+  // Room for one more at least.
+  const std::size_t least = (living + 1) * kFullDenominator / kFullNumerator + 1;
+  part.slots.resize(std::max(least, std::min<std::size_t>(wanted, part_slots_max_)));
+  const std::size_t slots = part.slots.size();
+  for (const Slot& slot : old) {
+    const std::uint16_t stamp = stamp_of(slot.low);
+    if (stamp == 0 || expired(stamp, now)) continue;
+    std::size_t i = home(slot.high, slots);
+    while (stamp_of(part.slots[i].low) != 0) i = i + 1 == slots ? 0 : i + 1;
+    part.slots[i] = slot;
+  }
+  size_ -= part.used - living;
+  part.used = static_cast<std::uint32_t>(living);
+}
+
+// At the bound: forgets the oldest remembered key near the new key's place. False when the part holds only
+// claims.
+bool DedupTable::forget_oldest_near(Part& part, const DedupKey& key) noexcept {
+  const std::size_t slots = part.slots.size();
+  std::size_t i = home(key.high, slots);
+  std::size_t oldest = slots;
+  for (std::size_t step = 0; step < slots && (oldest == slots || step < kEvictionReach); ++step) {
+    const std::uint16_t stamp = stamp_of(part.slots[i].low);
+    const bool remembered = stamp != 0 && !is_claim(stamp);
+    if (remembered && (oldest == slots || stamp < stamp_of(part.slots[oldest].low))) oldest = i;
+    i = i + 1 == slots ? 0 : i + 1;
+  }
+  if (oldest == slots) return false;
+  erase(part, oldest);
+  ++evicted_;
+  return true;
+}
+
+// Closes the hole by moving back whatever may stand there (linear probing without tombstones).
+void DedupTable::erase(Part& part, std::size_t index) noexcept {
+  const std::size_t slots = part.slots.size();
+  std::size_t hole = index;
+  for (std::size_t i = hole + 1 == slots ? 0 : hole + 1; stamp_of(part.slots[i].low) != 0;
+       i = i + 1 == slots ? 0 : i + 1) {
+    const std::size_t at_home = home(part.slots[i].high, slots);
+    // May slot i stand in the hole? Yes unless its home lies cyclically behind the hole, up to i.
+    const bool home_behind_hole =
+        hole < i ? (at_home > hole && at_home <= i) : (at_home > hole || at_home <= i);
+    if (home_behind_hole) continue;
+    part.slots[hole] = part.slots[i];
+    hole = i;
+  }
+  part.slots[hole] = Slot{};
+  --part.used;
+  --size_;
+}
+
+void DedupTable::sweep(WallMicros now) {
+  Part& part = parts_[next_sweep_];
+  next_sweep_ = (next_sweep_ + 1) % kParts;
+  const auto expired_count = std::count_if(part.slots.begin(), part.slots.end(), [&](const Slot& slot) {
+    const std::uint16_t stamp = stamp_of(slot.low);
+    return stamp != 0 && expired(stamp, now);
+  });
+  if (static_cast<std::size_t>(expired_count) * 4 > part.used) rebuild(part, now);
+}
+
+std::uint64_t DedupTable::bytes() const noexcept {
+  std::uint64_t slots = 0;
+  for (const Part& part : parts_) slots += part.slots.capacity();
+  return slots * sizeof(Slot) + sizeof(*this);
+}
+
+}  // namespace kavach::quota

@@ -246,7 +246,7 @@ bool Connection::step_header() {
   http10_ = parser.is_http10();
   is_head_ = request_.method == Method::kHead;
   if (error) {
-    if (error == HttpError::bad_transfer_encoding && !parser.chunked()) {
+    if (parser.has_unknown_coding()) {
       refuse(501, "Transfer-Encoding is not supported");
     } else if (error == HttpError::bad_version) {
       refuse(505, "HTTP version not supported");

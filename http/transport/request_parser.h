@@ -34,6 +34,8 @@ class RequestParser final : public boost::beast::http::basic_parser<true> {
   bool is_http10() const noexcept { return version_ < 11; }
   // Length of start line and fields.
   std::size_t header_bytes() const noexcept { return bytes_.size(); }
+  // After an error: the peer used a transfer coding other than chunked, which may be right but is not served.
+  bool has_unknown_coding() const noexcept { return has_other_coding_; }
   // 0 for none and for chunked content.
   std::uint64_t declared_length() const;
 

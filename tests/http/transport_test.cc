@@ -1,5 +1,5 @@
-// Transport: real sockets against a handler that echoes what it understood. The same bytes are sent whole, split at
-// every offset, and broken.
+// Transport: real sockets against a handler that echoes what it understood. The same bytes are sent whole,
+// split at every offset, and broken.
 #include <arpa/inet.h>
 #include <doctest/doctest.h>
 #include <netinet/in.h>
@@ -26,8 +26,9 @@ class EchoHandler final : public Handler {
 
   void handle(Exchange& exchange) override {
     const Request& r = exchange.request();
-    auto text = std::make_shared<std::string>(std::to_string(static_cast<int>(r.method)) + " " + std::string(r.path) +
-                                              "?" + std::string(r.query) + " " + std::string(r.body));
+    auto text =
+        std::make_shared<std::string>(std::to_string(static_cast<int>(r.method)) + " " + std::string(r.path) +
+                                      "?" + std::string(r.query) + " " + std::string(r.body));
     if (r.path == "/later") {
       exchange.release_body();
       return shard_.post([&exchange, text] { exchange.answer({.body = *text}); });
@@ -164,7 +165,8 @@ std::string body_of(const std::string& answer) {
 
 const std::string kPost = "POST /a/b?x=1 HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello";
 const std::string kChunked =
-    "POST /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\nTrailer: "
+    "POST /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;ext=1\r\n "
+    "world\r\n0\r\nTrailer: "
     "t\r\n\r\n";
 
 TEST_CASE_FIXTURE(TransportFixture, "a request is understood wherever it is split") {
@@ -210,7 +212,8 @@ TEST_CASE_FIXTURE(TransportFixture, "a body larger than a buffer arrives whole, 
   std::string body;
   for (int i = 0; body.size() < 3'000'000; ++i) body += std::to_string(i) + ",";
   Client client(port);
-  client.send("POST /big?q HTTP/1.1\r\nHost: h\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+  client.send("POST /big?q HTTP/1.1\r\nHost: h\r\nContent-Length: " + std::to_string(body.size()) +
+              "\r\n\r\n" + body);
   CHECK(body_of(client.answer()) == "2 /big?q " + body);
   std::string chunked = "POST /big?q HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
   for (std::size_t at = 0; at < body.size(); at += 9000) {
@@ -278,7 +281,8 @@ TEST_CASE_FIXTURE(TransportFixture, "HTTP/1.0 closes unless it asks to stay, HEA
   CHECK(body_of(head).empty());
 }
 
-TEST_CASE_FIXTURE(TransportFixture, "Expect: 100-continue is answered before the body, or refused without it") {
+TEST_CASE_FIXTURE(TransportFixture,
+                  "Expect: 100-continue is answered before the body, or refused without it") {
   Client client(port);
   client.send("POST /e HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
   CHECK(client.answer() == "HTTP/1.1 100 Continue\r\n\r\n");
@@ -309,7 +313,8 @@ TEST_CASE("slow headers and slow bodies are answered 408, an idle connection is 
   limits.header_timeout_us = limits.body_timeout_us = limits.idle_timeout_us = 200'000;
   TransportFixture fixture(limits);
   CHECK(fixture.exchange("GET / HTTP/1.1\r\nHo").starts_with("HTTP/1.1 408 "));
-  CHECK(fixture.exchange("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabc").starts_with("HTTP/1.1 408 "));
+  CHECK(fixture.exchange("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabc")
+            .starts_with("HTTP/1.1 408 "));
   CHECK(fixture.exchange("").empty());
 }
 
@@ -330,7 +335,8 @@ TEST_CASE("connections over the bound are told to come back") {
   CHECK(body_of(refused) == R"({"detail":"Server is busy, retry later","reason":"backpressure"})");
 }
 
-TEST_CASE_FIXTURE(TransportFixture, "draining ends idle connections at once and busy ones after their answer") {
+TEST_CASE_FIXTURE(TransportFixture,
+                  "draining ends idle connections at once and busy ones after their answer") {
   Client idle(port);
   idle.send(kPost);
   idle.answer();

@@ -111,7 +111,8 @@ TEST_CASE_FIXTURE(AdmissionFixture, "when the first one fails, exactly one of 31
   for (std::size_t i = 1; i < others.size(); ++i) CHECK(others[i]->verdict == Verdict::kDuplicate);
 }
 
-TEST_CASE_FIXTURE(AdmissionFixture, "more batches under way than there are claims are refused for the moment") {
+TEST_CASE_FIXTURE(AdmissionFixture,
+                  "more batches under way than there are claims are refused for the moment") {
   std::vector<std::unique_ptr<TestBatch>> batches;
   for (std::uint32_t i = 0; i < DedupTable::kClaimsMax; ++i) {
     batches.push_back(std::make_unique<TestBatch>(std::vector<std::string>{""}));

@@ -148,10 +148,12 @@ TEST_CASE("at its bound the table forgets the oldest keys and stays as large as 
 TEST_CASE("claims beyond the bound are all held, since forgetting one would admit a duplicate") {
   DedupTable table({.window_hours = 168, .keys_max = 1});
   for (std::uint64_t n = 0; n < 50'000; ++n) {
-    REQUIRE(table.claim(key_number(n), static_cast<std::uint32_t>(n % 7), kStart).found == DedupTable::Found::kClaimed);
+    REQUIRE(table.claim(key_number(n), static_cast<std::uint32_t>(n % 7), kStart).found ==
+            DedupTable::Found::kClaimed);
   }
   for (std::uint64_t n = 0; n < 50'000; ++n) {
-    REQUIRE(table.claim(key_number(n), static_cast<std::uint32_t>(n % 7), kStart).found == DedupTable::Found::kOwn);
+    REQUIRE(table.claim(key_number(n), static_cast<std::uint32_t>(n % 7), kStart).found ==
+            DedupTable::Found::kOwn);
   }
 }
 

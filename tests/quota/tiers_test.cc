@@ -40,7 +40,8 @@ TEST_CASE("every problem of a file is told with its place") {
   REQUIRE_FALSE(tiers.has_value());
   CHECK(tiers.error().message.find(file.path + ":2:18: team.events_per_day") != std::string::npos);
   CHECK(tiers.error().message.find(":3:17: team.event_per_day: unknown key") != std::string::npos);
-  CHECK(tiers.error().message.find("team.retention_days: must be an integer in 1..3650") != std::string::npos);
+  CHECK(tiers.error().message.find("team.retention_days: must be an integer in 1..3650") !=
+        std::string::npos);
 }
 
 TEST_CASE("a file that is no TOML or is empty is refused") {

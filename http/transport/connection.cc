@@ -494,7 +494,9 @@ void Connection::after_answer() {
   phase_ = Phase::kIdle;
   if (closed_) return;
   if (!keep_alive_) {
-    if (must_linger_) return linger();
+    // While draining it is this side that ends the connection, and the peer may be about to send its next
+    // request.
+    if (must_linger_ || server_.draining()) return linger();
     return close(false);
   }
   if (state_ != nullptr) {

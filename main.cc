@@ -284,7 +284,8 @@ Status Node::restore_dedup(sink::Store& store) {
                        });
   if (!scanned) return failure("cannot read the deduplication keys: " + scanned.error().message);
 
-  auto reader = sink::JournalReader::open(config_.journal.directory, journal_->released_seq());
+  auto reader = sink::JournalReader::open(config_.journal.directory, journal_->released_seq(),
+                                          journal_options(config_, 1).on_corruption);
   if (!reader) return reader.error();
   std::uint64_t from_journal = 0;
   Batch batch;
@@ -411,6 +412,8 @@ int Node::run(const sigset_t& signals) {
       while (discarding_) {
         journal_->wait_beyond(journal_->released_seq(), kMicrosPerSecond);
         journal_->release(journal_->durable_seq());
+        // Not with every group: the wake-up would cost as much as the group.
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
       }
     });
   }

@@ -10,7 +10,7 @@ namespace kavach::bounds {
 
 // Events of one batch: event_id() keeps an event's index in 12 bits.
 inline constexpr std::uint32_t kBatchEventsMax = 4096;
-// A request body, inflated. The journal frame of a body is never longer than the body (sink/journal/frame.h).
+// A request body, inflated.
 inline constexpr std::size_t kBodyBytesMax = std::size_t{64} << 20;
 inline constexpr std::size_t kHeaderBytesMax = std::size_t{64} << 10;
 // Bytes behind a body that the parser may read (simdjson's SIMDJSON_PADDING).

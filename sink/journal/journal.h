@@ -33,10 +33,10 @@ enum class Receipt : std::uint8_t {
 // submit() until the delivery; then reusable.
 struct Frame {
   std::vector<std::uint8_t> payload;  // sink/journal/frame.h
-  std::uint32_t payload_crc = 0;      // CRC32C of payload: set by seal() on the shard, so that the one journal
-                                      // thread does not compute it
+  std::uint32_t payload_crc = 0;  // CRC32C of payload: set by seal() on the shard, so that the one journal
+                                  // thread does not compute it
   std::uint32_t events = 0;
-  void* owner = nullptr;              // the submitter's own; the journal does not touch it
+  void* owner = nullptr;  // the submitter's own; the journal does not touch it
   // Set by the journal before delivery.
   Receipt receipt = Receipt::kFailed;
   std::uint64_t seq = 0;
@@ -129,7 +129,9 @@ class JournalReader {
     std::span<const std::uint8_t> payload;  // valid until the next call of next()
   };
   // Starts behind `after_seq` (0: at the first frame there is).
-  static Result<std::unique_ptr<JournalReader>> open(const std::string& directory, std::uint64_t after_seq);
+  // Damage of acknowledged frames is a failure, or is skipped with a log line, as `on_corruption` says.
+  static Result<std::unique_ptr<JournalReader>> open(const std::string& directory, std::uint64_t after_seq,
+                                                     CorruptionPolicy on_corruption);
   ~JournalReader();
   // The next frame with seq <= up_to; nullopt when there is none yet.
   Result<std::optional<Entry>> next(std::uint64_t up_to);

@@ -1,0 +1,77 @@
+// `kavachd journal inspect`: reads a journal's directory without changing it.
+#include <optional>
+
+#include "sink/journal/frame.h"
+#include "sink/journal/journal.h"
+#include "sink/journal/segment.h"
+
+namespace kavach::sink {
+namespace {
+
+struct Opened {
+  MappedFile file;
+  SegmentHeader header;
+  HeaderState state;
+  std::uint32_t version = 0;
+};
+
+std::string problem_of(const SegmentScan& scan, bool last) {
+  if (scan.damage) {
+    return "acknowledged frame " + std::to_string(scan.damage->seq) + " is damaged at offset " +
+           std::to_string(scan.damage->offset) + ", " + std::to_string(scan.skipped) + " frames lost";
+  }
+  if (last && scan.torn_bytes > 0) {
+    return std::to_string(scan.torn_bytes) + " bytes behind offset " + std::to_string(scan.end) +
+           " are no whole frame: an interrupted group, or one that is being written (harmless)";
+  }
+  return "";
+}
+
+}  // namespace
+
+Result<JournalSummary> inspect_journal(const std::string& directory) {
+  auto files = list_segments(directory);
+  if (!files) return files.error();
+  std::vector<Opened> opened;
+  for (const SegmentFile& file : *files) {
+    auto mapped = MappedFile::open(file.path);
+    if (!mapped) return mapped.error();
+    SegmentHeader header;
+    std::uint32_t version = 0;
+    const HeaderState state = read_segment_header(mapped->bytes(), header, version);
+    opened.push_back({std::move(*mapped), header, state, version});
+  }
+  JournalSummary summary;
+  summary.version = kJournalVersion;
+  for (std::size_t i = 0; i < opened.size(); ++i) {
+    SegmentSummary& segment = summary.segments.emplace_back();
+    segment.file = (*files)[i].path;
+    segment.id = (*files)[i].id;
+    segment.bytes = opened[i].file.bytes().size();
+    if (opened[i].state != HeaderState::kSound) {
+      segment.problem =
+          opened[i].state == HeaderState::kNewer
+              ? "journal format " + std::to_string(opened[i].version) + " is newer than this kavachd"
+              : "the header is damaged at offset 0";
+      continue;
+    }
+    const bool last = i + 1 == opened.size();
+    std::optional<std::uint64_t> end_seq;
+    if (!last && opened[i + 1].state == HeaderState::kSound) end_seq = opened[i + 1].header.first_seq;
+    Batch batch;
+    std::string arena;
+    const SegmentScan scan =
+        scan_segment(opened[i].file.bytes(), opened[i].header, end_seq, true,
+                     [&](const FrameHeader& frame, std::span<const std::uint8_t> payload, std::uint64_t) {
+                       segment.last_seq = frame.seq;
+                       if (decode_batch(payload, batch, arena)) segment.events += batch.events.size();
+                     });
+    summary.journal_id = opened[i].header.journal_id;
+    segment.first_seq = opened[i].header.first_seq;
+    segment.frames = scan.frames;
+    segment.problem = problem_of(scan, last);
+  }
+  return summary;
+}
+
+}  // namespace kavach::sink

@@ -3,7 +3,8 @@
 // The table behind it (engine/settings.cc) declares each setting once: key, default, range, unit, reload rule
 // and a sentence for operators. Loading, `kavachd check`, the environment names and configs/README.md all
 // come from that table. A key `http.port` is overridden by the environment variable KAVACH_HTTP_PORT. Modules
-// take their own Options, never this struct; main.cc translates.
+// take their own Options, never this struct; main.cc translates. Any thread: these are values and pure
+// functions.
 #pragma once
 
 #include <cstdint>
@@ -77,7 +78,7 @@ struct Config {
 // What a running process does with a changed value on SIGHUP.
 enum class Reload : std::uint8_t { kLive, kRestart };
 
-// One row of the table, for help, docs and `kavachd check --print`.
+// One row of the table, for help, docs and `kavachd check --settings`.
 struct SettingInfo {
   std::string key;   // "http.port"
   std::string type;  // "integer", "string", "boolean", or the choices: "stop|skip"
@@ -89,6 +90,9 @@ struct SettingInfo {
   std::string env_name;  // "KAVACH_HTTP_PORT"
 };
 std::vector<SettingInfo> setting_table();
+
+// The same as the Markdown table of configs/README.md; ends with a newline.
+std::string settings_markdown();
 
 // A change that a reload found, for the log.
 struct SettingChange {
@@ -103,13 +107,18 @@ Config default_config();
 
 // Reads `path` (empty: defaults only), then the environment given as `NAME=value` strings (environ's form).
 // Every problem is reported at once, one per line: `configs/dev.toml:12:8: http.port: 70000 is out of range
-// 1..65535`; an unknown key names the nearest known one; an unknown KAVACH_ variable is an error too.
+// 0..65535`; an unknown key names the nearest known one; an unknown KAVACH_ variable is an error too (only
+// KAVACH_TEST_... is left to the test suite). Relations between settings are checked last, on the whole.
 // Relative paths of files stay as they are (relative to the working directory).
 Result<Config> load_config(const std::string& path, const std::vector<std::string>& environment);
 
 // The same from TOML text; `name` stands in for the file's name. For tests and the fuzzer.
 Result<Config> parse_config(std::string_view toml, std::string_view name,
                             const std::vector<std::string>& environment);
+
+// What a running process should do after SIGHUP: the live settings of `wanted`, everything else as in
+// `running`. Fails when the two do not go together (a larger body than the running journal's segments hold).
+Result<Config> merge_live(const Config& running, const Config& wanted);
 
 // The settings in which two configs differ, in table order.
 std::vector<SettingChange> diff_config(const Config& from, const Config& to);

@@ -1,11 +1,13 @@
 // Log: spdlog behind four functions, so that one place decides format, level and target.
 //
-// Never log a secret (key, password, token, webhook URL): log the id or the prefix. No log line on the data
-// path. Any thread.
+// Lines go to stderr with the time in UTC. A message is always one line: control characters are escaped, so a
+// client cannot forge a line. Never log a secret (key, password, token, webhook URL): log the id or the
+// prefix. No log line on the data path. Any thread.
 #pragma once
 
 #include <fmt/format.h>
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>

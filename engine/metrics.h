@@ -70,6 +70,7 @@ class MetricsRegistry {
  public:
   using Labels = std::map<std::string, std::string>;
 
+  // Names are kavach_lower_case; counters end in `_total`, durations in `_seconds` (checked here).
   // REQUIRES: before the shards start; `metric` outlives the registry.
   void add(std::string name, std::string help, const Counter& metric, Labels labels = {});
   void add(std::string name, std::string help, const Gauge& metric, Labels labels = {});

@@ -1,0 +1,217 @@
+#include "engine/settings.h"
+
+#include <array>
+#include <limits>
+#include <vector>
+
+#include "engine/bounds.h"
+
+namespace kavach {
+namespace {
+
+using Rule = TextSetting::Rule;
+
+constexpr std::int64_t kKiB = 1 << 10;
+constexpr std::int64_t kMiB = 1 << 20;
+constexpr std::int64_t kGiB = 1 << 30;
+constexpr std::int64_t kTiB = kGiB * kKiB;
+// Timeouts end at an hour, so that no sum of a few of them can overflow a timer.
+constexpr std::int64_t kHourMs = 3'600'000;
+
+template <auto Table, auto Member, typename T>
+T& member_of(Config& config) {
+  return (config.*Table).*Member;
+}
+
+template <auto Table, auto Member>
+IntegerSetting integer(std::int64_t initial, std::int64_t min, std::int64_t max) {
+  return {{&member_of<Table, Member, std::int64_t>}, initial, min, max};
+}
+
+template <auto Table, auto Member>
+BooleanSetting boolean(bool initial) {
+  return {{&member_of<Table, Member, bool>}, initial};
+}
+
+template <auto Table, auto Member>
+TextSetting text(std::string_view initial, Rule rule) {
+  return {{&member_of<Table, Member, std::string>}, initial, rule};
+}
+
+template <auto Table, auto Member>
+ChoiceSetting choice(std::span<const std::string_view> choices, std::string_view initial) {
+  return {{&member_of<Table, Member, std::string>}, initial, choices};
+}
+
+constexpr std::array<std::string_view, 3> kEnvironments{"prod", "dev", "local"};
+constexpr std::array<std::string_view, 2> kOnCorruption{"stop", "skip"};
+constexpr std::array<std::string_view, 2> kStoreKinds{"sqlite", "none"};
+constexpr std::array<std::string_view, 5> kLogLevels{"debug", "info", "warning", "error", "off"};
+constexpr std::array<std::string_view, 2> kLogFormats{"text", "json"};
+
+// A function for each TOML table keeps the rows short.
+void add_node(std::vector<Setting>& rows) {
+  using Node = Config::Node;
+  constexpr auto kTable = &Config::node;
+  rows.push_back(
+      {"node.environment", choice<kTable, &Node::environment>(kEnvironments, "local"), "", Reload::kRestart,
+       "The middle of the API keys minted here (ak_local_...). Keys of every environment are accepted."});
+}
+
+void add_engine(std::vector<Setting>& rows) {
+  using Engine = Config::Engine;
+  constexpr auto kTable = &Config::engine;
+  rows.push_back({"engine.shards", integer<kTable, &Engine::shards>(0, 0, bounds::kShardsMax), "threads",
+                  Reload::kRestart, "Shards, each one thread with its own connections. 0: one per core."});
+  rows.push_back({"engine.pin", boolean<kTable, &Engine::pin>(true), "", Reload::kRestart,
+                  "Pin shard i to the i-th core that the process may use."});
+  rows.push_back(
+      {"engine.spin_us", integer<kTable, &Engine::spin_us>(0, 0, 1'000'000), "us", Reload::kRestart,
+       "An idle shard polls this long before it sleeps: saves about 12 us a wake-up, costs a core."});
+  rows.push_back({"engine.turn_handlers_max", integer<kTable, &Engine::turn_handlers_max>(256, 1, 1'000'000),
+                  "handlers", Reload::kRestart,
+                  "Ready handlers that a shard runs before it looks at its mailboxes again."});
+  rows.push_back({"engine.turn_warn_ms", integer<kTable, &Engine::turn_warn_ms>(100, 1, kHourMs), "ms",
+                  Reload::kRestart, "A turn of a shard's loop that takes longer is counted and logged."});
+  rows.push_back({"engine.workers", integer<kTable, &Engine::workers>(2, 1, 64), "threads", Reload::kRestart,
+                  "Threads for work that blocks, such as SQL of the control path."});
+}
+
+void add_http(std::vector<Setting>& rows) {
+  using Http = Config::Http;
+  constexpr auto kTable = &Config::http;
+  rows.push_back({"http.address", text<kTable, &Http::address>("127.0.0.1", Rule::kIpAddress), "",
+                  Reload::kRestart, "IPv4 or IPv6 address to listen on; 0.0.0.0 or :: for every interface."});
+  rows.push_back({"http.port", integer<kTable, &Http::port>(8000, 0, 65'535), "", Reload::kRestart,
+                  "TCP port to listen on. 0: any free one, which the log then names."});
+  rows.push_back({"http.listen_backlog", integer<kTable, &Http::listen_backlog>(1024, 1, 65'535),
+                  "connections", Reload::kRestart,
+                  "Connections that the kernel holds for each shard until it accepts them."});
+  rows.push_back({"http.connections_max", integer<kTable, &Http::connections_max>(50'000, 1, 1'000'000),
+                  "connections", Reload::kLive,
+                  "Open connections of the whole process; more are closed at once."});
+  rows.push_back({"http.header_bytes_max",
+                  integer<kTable, &Http::header_bytes_max>(16 * kKiB, kKiB, bounds::kHeaderBytesMax), "bytes",
+                  Reload::kLive, "Longest request line and header fields together (431)."});
+  rows.push_back({"http.body_bytes_max",
+                  integer<kTable, &Http::body_bytes_max>(10 * kMiB, kKiB, bounds::kBodyBytesMax), "bytes",
+                  Reload::kLive, "Longest request body, before and after decompression (413)."});
+  rows.push_back({"http.header_timeout_ms", integer<kTable, &Http::header_timeout_ms>(10'000, 1, kHourMs),
+                  "ms", Reload::kLive, "From a request's first byte to the end of its header."});
+  rows.push_back({"http.body_timeout_ms", integer<kTable, &Http::body_timeout_ms>(30'000, 1, kHourMs), "ms",
+                  Reload::kLive, "From the end of a request's header to the end of its body."});
+  rows.push_back({"http.write_timeout_ms", integer<kTable, &Http::write_timeout_ms>(30'000, 1, kHourMs), "ms",
+                  Reload::kLive, "For a peer to take an answer."});
+  rows.push_back({"http.idle_timeout_ms", integer<kTable, &Http::idle_timeout_ms>(75'000, 1, kHourMs), "ms",
+                  Reload::kLive, "A connection without a request is closed after this long."});
+  rows.push_back({"http.drain_delay_ms", integer<kTable, &Http::drain_delay_ms>(0, 0, kHourMs), "ms",
+                  Reload::kLive,
+                  "On SIGTERM, how long /readyz already answers 503 while new connections are still taken."});
+  rows.push_back({"http.drain_timeout_ms", integer<kTable, &Http::drain_timeout_ms>(10'000, 0, kHourMs), "ms",
+                  Reload::kLive,
+                  "On SIGTERM, how long requests under way may take before they are cut off."});
+  rows.push_back({"http.tls_certificate_file", text<kTable, &Http::tls_certificate_file>("", Rule::kAny), "",
+                  Reload::kLive,
+                  "PEM file with the certificate chain. Empty: plain HTTP. Read again on SIGHUP."});
+  rows.push_back({"http.tls_key_file", text<kTable, &Http::tls_key_file>("", Rule::kAny), "", Reload::kLive,
+                  "PEM file with the certificate's private key. Read again on SIGHUP."});
+}
+
+void add_ingest(std::vector<Setting>& rows) {
+  using Auth = Config::Auth;
+  using Ingest = Config::Ingest;
+  rows.push_back({"auth.poll_ms", integer<&Config::auth, &Auth::poll_ms>(250, 10, 1'000), "ms",
+                  Reload::kRestart, "How often keys made or revoked by other processes are looked for."});
+  rows.push_back({"ingest.batch_events_max",
+                  integer<&Config::ingest, &Ingest::batch_events_max>(1'000, 1, bounds::kBatchEventsMax),
+                  "events", Reload::kLive, "Most events in one request (422)."});
+}
+
+void add_quota(std::vector<Setting>& rows) {
+  using Quota = Config::Quota;
+  constexpr auto kTable = &Config::quota;
+  rows.push_back(
+      {"quota.tiers_file", text<kTable, &Quota::tiers_file>("", Rule::kAny), "", Reload::kLive,
+       "TOML file with the tiers (configs/tiers.toml). Empty: the same tiers, built in. Read again on "
+       "SIGHUP."});
+  rows.push_back({"quota.dedup_window_hours", integer<kTable, &Quota::dedup_window_hours>(168, 1, 1'000),
+                  "hours", Reload::kRestart, "An idempotency key is remembered this long."});
+  rows.push_back(
+      {"quota.dedup_keys_max", integer<kTable, &Quota::dedup_keys_max>(10'000'000, 1, 1'000'000'000), "keys",
+       Reload::kRestart, "Idempotency keys remembered by the whole process, at most 40 bytes each."});
+}
+
+void add_sink(std::vector<Setting>& rows) {
+  using Journal = Config::Journal;
+  using Store = Config::Store;
+  constexpr auto kJournal = &Config::journal;
+  constexpr auto kStore = &Config::store;
+  rows.push_back({"journal.directory", text<kJournal, &Journal::directory>("var/journal", Rule::kNotEmpty),
+                  "", Reload::kRestart, "Where the journal's segments live; made when missing."});
+  rows.push_back({"journal.segment_bytes",
+                  integer<kJournal, &Journal::segment_bytes>(64 * kMiB, 8 * kKiB, kGiB), "bytes",
+                  Reload::kRestart, "Size of one segment file; the largest body must fit into one."});
+  rows.push_back(
+      {"journal.backlog_bytes_max",
+       integer<kJournal, &Journal::backlog_bytes_max>(4 * kGiB, 16 * kKiB, 64 * kTiB), "bytes",
+       Reload::kRestart,
+       "Durable bytes that the store may lag behind before batches are refused (429 backpressure)."});
+  rows.push_back({"journal.in_flight_bytes_max",
+                  integer<kJournal, &Journal::in_flight_bytes_max>(64 * kMiB, kKiB, 16 * kGiB), "bytes",
+                  Reload::kRestart,
+                  "Bytes handed to the journal and not yet durable before batches are refused."});
+  rows.push_back({"journal.group_bytes_max",
+                  integer<kJournal, &Journal::group_bytes_max>(8 * kMiB, 4 * kKiB, kGiB), "bytes",
+                  Reload::kRestart, "Bytes that are written and synced together."});
+  rows.push_back(
+      {"journal.on_corruption", choice<kJournal, &Journal::on_corruption>(kOnCorruption, "stop"), "",
+       Reload::kRestart,
+       "What to do about damage in the middle of the journal: refuse to start, or skip the damaged frames."});
+  rows.push_back({"store.kind", choice<kStore, &Store::kind>(kStoreKinds, "sqlite"), "", Reload::kRestart,
+                  "What follows the journal. none: nothing, for benchmarks of the front."});
+  rows.push_back({"store.path", text<kStore, &Store::path>("var/kavach.db", Rule::kNotEmpty), "",
+                  Reload::kRestart, "The SQLite database with orgs, keys and events."});
+  rows.push_back({"store.batch_events_max", integer<kStore, &Store::batch_events_max>(10'000, 1, 1'000'000),
+                  "events", Reload::kRestart, "Most events stored in one transaction."});
+  rows.push_back({"store.batch_delay_ms", integer<kStore, &Store::batch_delay_ms>(100, 0, 60'000), "ms",
+                  Reload::kRestart, "How long events are gathered before they are stored."});
+}
+
+void add_log(std::vector<Setting>& rows) {
+  using Log = Config::Log;
+  constexpr auto kTable = &Config::log;
+  rows.push_back({"log.level", choice<kTable, &Log::level>(kLogLevels, "info"), "", Reload::kLive,
+                  "The least important lines that are written."});
+  rows.push_back({"log.format", choice<kTable, &Log::format>(kLogFormats, "text"), "", Reload::kRestart,
+                  "Lines for people, or one JSON object a line."});
+}
+
+std::vector<Setting> make_table() {
+  std::vector<Setting> rows;
+  add_node(rows);
+  add_engine(rows);
+  add_http(rows);
+  add_ingest(rows);
+  add_quota(rows);
+  add_sink(rows);
+  add_log(rows);
+  return rows;
+}
+
+}  // namespace
+
+std::span<const Setting> settings() {
+  static const std::vector<Setting> table = make_table();
+  return table;
+}
+
+std::string Setting::env_name() const {
+  std::string env = "KAVACH_";
+  for (const char c : key) {
+    const bool lower = c >= 'a' && c <= 'z';
+    env.push_back(c == '.' ? '_' : lower ? static_cast<char>(c - 'a' + 'A') : c);
+  }
+  return env;
+}
+
+}  // namespace kavach

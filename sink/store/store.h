@@ -1,7 +1,7 @@
 // Store: what Kavach keeps in SQL: organizations, keys, events, agents, runs, roll-ups.
 //
-// The interface that SQLite (sink/store/sqlite_store.h) and later Postgres implement. Schema:
-// contract/entities.md section 3, by numbered migrations (sink/store/migrations.h).
+// The interface that SQLite (open_sqlite) and later Postgres implement. Schema: contract/entities.md section
+// 3, by numbered migrations (sink/store/migrations.h).
 //
 // A Store is one connection and is used by one thread at a time. Calls block; none belongs on a shard's loop.
 #pragma once
@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/clock.h"
 #include "engine/event.h"
 #include "engine/ids.h"
 #include "engine/result.h"
@@ -29,7 +30,8 @@ struct StoreFailure {
 };
 template <typename T>
 using StoreResult = Result<T, StoreFailure>;
-[[noreturn]] void throw_exception_from_error(const StoreFailure& failure, const boost::source_location& where);
+[[noreturn]] void throw_exception_from_error(const StoreFailure& failure,
+                                             const boost::source_location& where);
 
 struct OrgRecord {
   Uuid id;
@@ -72,8 +74,8 @@ struct KeySummary {
 // What happened to one key since the last report.
 struct KeyUse {
   Uuid key_id;
-  std::int64_t last_used_us = 0;    // 0: not used
-  std::uint64_t failures = 0;       // uses after revocation
+  std::int64_t last_used_us = 0;  // 0: not used
+  std::uint64_t failures = 0;     // uses after revocation
   std::int64_t last_failed_us = 0;
 };
 
@@ -89,32 +91,45 @@ class Store {
   // --- shipper ---------------------------------------------------------------------------------------
   // The last frame of journal `journal_id` that was stored; 0 when none was.
   virtual StoreResult<std::uint64_t> position(const Uuid& journal_id) = 0;
-  // Stores events, agents, runs, roll-ups and the position `seq` in one transaction.
-  virtual StoreResult<ApplyOutcome> apply(std::span<const Batch> batches, const Uuid& journal_id, std::uint64_t seq) = 0;
+  // Stores events, agents, runs, roll-ups and the position `seq` in one transaction. Harmless to repeat.
+  // The position becomes `seq`, also when it was higher (a journal that was put back from a copy).
+  virtual StoreResult<ApplyOutcome> apply(std::span<const Batch> batches, const Uuid& journal_id,
+                                          std::uint64_t seq) = 0;
   // Forgets deduplication keys older than `before_us`, at most `rows_max`; returns how many went.
   virtual StoreResult<std::uint64_t> prune_dedup(std::int64_t before_us, std::uint64_t rows_max) = 0;
 
   // --- directory -------------------------------------------------------------------------------------
-  // A number that changes whenever an organization, key or subscription does, in whatever process. Cheap.
+  // A number that grows whenever an organization, key or subscription changes in what load_directory() shows,
+  // in whatever process. Cheap.
   virtual StoreResult<std::uint64_t> directory_version() = 0;
+  // Organizations with their subscriptions, and the AgentKavach keys, as they were at one moment. A row whose
+  // ids are no UUIDs is left out with a warning: it must not lock out everybody else.
   virtual StoreResult<Directory> load_directory() = 0;
-  // Last use and failures; unknown keys are ignored. Does not change directory_version().
+  // Last use (never moves back) and failures; unknown keys are ignored. Does not change directory_version().
   virtual StoreResult<void> record_key_use(std::span<const KeyUse> uses) = 0;
 
-  // Calls `each` for every deduplication key seen since `since_us`.
-  using DedupVisitor = std::function<void(const Uuid& project_id, std::string_view key, std::int64_t seen_at_us)>;
+  // Calls `each` for every deduplication key seen since `since_us`, one at a time, in no order: however many
+  // there are, none is held in memory. `key` is valid during the call.
+  using DedupVisitor =
+      std::function<void(const Uuid& project_id, std::string_view key, std::int64_t seen_at_us)>;
   virtual StoreResult<void> scan_dedup(std::int64_t since_us, const DedupVisitor& each) = 0;
 
   // --- administration --------------------------------------------------------------------------------
-  virtual StoreResult<OrgRecord> create_org(std::string_view name, std::string_view tier, const NewKey& first_key) = 0;
+  // An organization with its default project, an active subscription and its first key. REQUIRES: a known
+  // tier.
+  virtual StoreResult<OrgRecord> create_org(std::string_view name, std::string_view tier,
+                                            const NewKey& first_key) = 0;
   virtual StoreResult<KeySummary> create_key(const Uuid& org_id, const NewKey& key) = 0;
-  // By id, or by prefix when that is unique. Failure says which of not found, ambiguous, already revoked.
+  // By id (with or without `key_`), or by its whole prefix when only one active key has it. Failure says
+  // which of not found, ambiguous, already revoked.
   virtual StoreResult<KeySummary> revoke_key(std::string_view id_or_prefix) = 0;
-  // `SELECT 1`-like.
+  // Reads one row: the file is there and can be read.
   virtual StoreResult<void> ping() = 0;
 };
 
-// Opens and migrates; creates the file and its folder when missing.
-StoreResult<std::unique_ptr<Store>> open_sqlite(const std::string& path);
+// Opens and migrates; creates the file (mode 0600) and its folder when missing. Several connections and
+// processes may have the file open; a call waits up to 5 s for another writer, then fails as retryable.
+// REQUIRES: the clock outlives the store.
+StoreResult<std::unique_ptr<Store>> open_sqlite(const std::string& path, const Clock& clock = system_clock());
 
 }  // namespace kavach::sink

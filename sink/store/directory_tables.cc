@@ -1,0 +1,243 @@
+#include "sink/store/directory_tables.h"
+
+#include <fmt/format.h>
+
+#include <optional>
+#include <utility>
+
+#include "engine/log.h"
+
+namespace kavach::sink {
+namespace {
+
+constexpr std::string_view kKeyIdPrefix = "key_";
+
+StoreFailure refused(std::string message) {
+  return {std::move(message), false};
+}
+
+int hex_digit(char c) noexcept {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  return -1;
+}
+
+std::optional<KeyDigest> parse_digest(std::string_view hex) noexcept {
+  KeyDigest digest;
+  if (hex.size() != digest.size() * 2) return std::nullopt;
+  for (std::size_t i = 0; i < digest.size(); ++i) {
+    const int high = hex_digit(hex[2 * i]);
+    const int low = hex_digit(hex[2 * i + 1]);
+    if (high < 0 || low < 0) return std::nullopt;
+    digest[i] = static_cast<std::uint8_t>(high << 4 | low);
+  }
+  return digest;
+}
+
+StoreResult<void> load_orgs(Connection& connection, std::vector<OrgRecord>& orgs) {
+  auto select = connection.prepare(
+      "SELECT o.id, p.id, o.name, o.tier, COALESCE(s.status, 'active'), o.deleted_at_us "
+      "FROM organizations o LEFT JOIN projects p ON p.org_id = o.id AND p.is_default = 1 "
+      "LEFT JOIN subscriptions s ON s.org_id = o.id");
+  if (!select) return select.error();
+  auto rows = select->rows();
+  for (;;) {
+    const auto row = rows.next();
+    if (!row) return row.error();
+    if (!*row) return {};
+    const auto id = Uuid::parse(rows.text(0));
+    const auto project_id = Uuid::parse(rows.text(1));
+    if (!id || !project_id) {
+      log::warning("store: organization '{}' has no usable id or default project; it is left out",
+                   rows.text(0));
+      continue;
+    }
+    orgs.push_back({*id, *project_id, std::string(rows.text(2)), std::string(rows.text(3)),
+                    std::string(rows.text(4)), !rows.is_null(5)});
+  }
+}
+
+StoreResult<void> load_keys(Connection& connection, std::vector<KeyRecord>& keys) {
+  auto select = connection.prepare(
+      "SELECT id, org_id, project_id, key_hash, is_active FROM api_keys WHERE kind = 'ak'");
+  if (!select) return select.error();
+  auto rows = select->rows();
+  for (;;) {
+    const auto row = rows.next();
+    if (!row) return row.error();
+    if (!*row) return {};
+    const auto id = Uuid::parse(rows.text(0));
+    const auto org_id = Uuid::parse(rows.text(1));
+    const auto project_id = Uuid::parse(rows.text(2));
+    const auto digest = parse_digest(rows.text(3));
+    if (!id || !org_id || !project_id || !digest) {
+      log::warning("store: API key '{}' has an unusable id or hash; it is left out", rows.text(0));
+      continue;
+    }
+    keys.push_back({*id, *org_id, *project_id, *digest, rows.integer(4) != 0});
+  }
+}
+
+StoreResult<Uuid> insert_key(Connection& connection, const Uuid& org_id, const Uuid& project_id,
+                             const NewKey& key, WallMicros now, Random& random) {
+  auto insert = connection.prepare(
+      "INSERT INTO api_keys (id, kind, org_id, project_id, name, prefix, key_hash, created_at_us) "
+      "VALUES (?1, 'ak', ?2, ?3, ?4, ?5, ?6, ?7)");
+  if (!insert) return insert.error();
+  const Uuid id = make_uuid7(now, random);
+  const std::string digest = to_hex(key.digest.data(), key.digest.size());
+  auto inserted =
+      insert->run(UuidText(id), UuidText(org_id), UuidText(project_id), std::string_view(key.name),
+                  std::string_view(key.prefix), std::string_view(digest), now);
+  if (!inserted) return inserted.error();
+  return id;
+}
+
+struct FoundKeys {
+  std::optional<KeySummary> active;
+  std::size_t active_count = 0;
+  std::size_t revoked_count = 0;
+};
+
+StoreResult<FoundKeys> find_keys(Connection& connection, std::string_view column, std::string_view value) {
+  auto select = connection.prepare(
+      fmt::format("SELECT id, org_id, name, prefix, is_active FROM api_keys WHERE {} = ?1", column));
+  if (!select) return select.error();
+  FoundKeys found;
+  auto rows = select->rows(value);
+  for (;;) {
+    const auto row = rows.next();
+    if (!row) return row.error();
+    if (!*row) return found;
+    if (rows.integer(4) == 0) {
+      ++found.revoked_count;
+      continue;
+    }
+    ++found.active_count;
+    const auto id = Uuid::parse(rows.text(0));
+    const auto org_id = Uuid::parse(rows.text(1));
+    if (!id || !org_id) return refused(fmt::format("API key '{}' has an unusable id", rows.text(0)));
+    found.active = KeySummary{*id, *org_id, std::string(rows.text(2)), std::string(rows.text(3)), true};
+  }
+}
+
+}  // namespace
+
+StoreResult<Directory> load_directory(Connection& connection) {
+  auto transaction = Transaction::begin_read(connection);
+  if (!transaction) return transaction.error();
+  auto select_version = connection.prepare("SELECT version FROM directory_version WHERE id = 1");
+  if (!select_version) return select_version.error();
+  auto version = select_version->scalar();
+  if (!version) return version.error();
+
+  Directory directory;
+  directory.version = static_cast<std::uint64_t>(*version);
+  if (auto loaded = load_orgs(connection, directory.orgs); !loaded) return loaded.error();
+  if (auto loaded = load_keys(connection, directory.keys); !loaded) return loaded.error();
+  if (auto ended = transaction->commit(); !ended) return ended.error();
+  return directory;
+}
+
+StoreResult<void> record_key_use(Connection& connection, std::span<const KeyUse> uses) {
+  if (uses.empty()) return {};
+  auto transaction = Transaction::begin_write(connection);
+  if (!transaction) return transaction.error();
+  auto update = connection.prepare(
+      "UPDATE api_keys SET "
+      "last_used_at_us = CASE WHEN ?2 > COALESCE(last_used_at_us, 0) THEN ?2 ELSE last_used_at_us END, "
+      "auth_failures_count = CASE WHEN auth_failures_count > 9223372036854775807 - ?3 THEN "
+      "9223372036854775807 "
+      "ELSE auth_failures_count + ?3 END, "
+      "last_failed_at_us = CASE WHEN ?4 > COALESCE(last_failed_at_us, 0) THEN ?4 ELSE last_failed_at_us END "
+      "WHERE id = ?1");
+  if (!update) return update.error();
+  for (const KeyUse& use : uses) {
+    auto updated = update->run(UuidText(use.key_id), use.last_used_us, use.failures, use.last_failed_us);
+    if (!updated) return updated.error();
+  }
+  return transaction->commit();
+}
+
+StoreResult<OrgRecord> create_org(Connection& connection, std::string_view name, std::string_view tier,
+                                  const NewKey& first_key, WallMicros now, Random& random) {
+  auto transaction = Transaction::begin_write(connection);
+  if (!transaction) return transaction.error();
+  auto insert_org = connection.prepare(
+      "INSERT INTO organizations (id, name, tier, created_at_us, updated_at_us) VALUES (?1, ?2, ?3, ?4, ?4)");
+  if (!insert_org) return insert_org.error();
+  auto insert_project = connection.prepare(
+      "INSERT INTO projects (id, org_id, name, is_default, created_at_us, updated_at_us) "
+      "VALUES (?1, ?2, 'Default', 1, ?3, ?3)");
+  if (!insert_project) return insert_project.error();
+  auto insert_subscription = connection.prepare(
+      "INSERT INTO subscriptions (org_id, tier, status, updated_at_us) VALUES (?1, ?2, 'active', ?3)");
+  if (!insert_subscription) return insert_subscription.error();
+
+  OrgRecord org{make_uuid7(now, random),
+                make_uuid7(now, random),
+                std::string(name),
+                std::string(tier),
+                "active",
+                false};
+  const UuidText org_id(org.id);
+  if (auto ran = insert_org->run(org_id, name, tier, now); !ran) return ran.error();
+  if (auto ran = insert_project->run(UuidText(org.project_id), org_id, now); !ran) return ran.error();
+  if (auto ran = insert_subscription->run(org_id, tier, now); !ran) return ran.error();
+  if (auto key = insert_key(connection, org.id, org.project_id, first_key, now, random); !key)
+    return key.error();
+  if (auto committed = transaction->commit(); !committed) return committed.error();
+  return org;
+}
+
+StoreResult<KeySummary> create_key(Connection& connection, const Uuid& org_id, const NewKey& key,
+                                   WallMicros now, Random& random) {
+  auto transaction = Transaction::begin_write(connection);
+  if (!transaction) return transaction.error();
+  auto select_project = connection.prepare(
+      "SELECT p.id FROM projects p JOIN organizations o ON o.id = p.org_id "
+      "WHERE o.id = ?1 AND o.deleted_at_us IS NULL AND p.is_default = 1");
+  if (!select_project) return select_project.error();
+  std::optional<Uuid> project_id;
+  {
+    const UuidText org(org_id);
+    auto rows = select_project->rows(org);
+    auto row = rows.next();
+    if (!row) return row.error();
+    if (*row) project_id = Uuid::parse(rows.text(0));
+  }
+  if (!project_id) return refused(fmt::format("there is no organization {}", org_id.text()));
+
+  auto id = insert_key(connection, org_id, *project_id, key, now, random);
+  if (!id) return id.error();
+  if (auto committed = transaction->commit(); !committed) return committed.error();
+  return KeySummary{*id, org_id, key.name, key.prefix, true};
+}
+
+StoreResult<KeySummary> revoke_key(Connection& connection, std::string_view id_or_prefix, WallMicros now) {
+  auto transaction = Transaction::begin_write(connection);
+  if (!transaction) return transaction.error();
+
+  const bool marked = id_or_prefix.starts_with(kKeyIdPrefix);
+  const auto id = Uuid::parse(marked ? id_or_prefix.substr(kKeyIdPrefix.size()) : id_or_prefix);
+  auto found =
+      id ? find_keys(connection, "id", UuidText(*id).view()) : find_keys(connection, "prefix", id_or_prefix);
+  if (!found) return found.error();
+  if (found->active_count > 1) {
+    return refused(fmt::format("'{}' is ambiguous: {} active API keys have this prefix; name one by its id",
+                               id_or_prefix, found->active_count));
+  }
+  if (!found->active && found->revoked_count > 0) {
+    return refused(fmt::format("API key '{}' is already revoked", id_or_prefix));
+  }
+  if (!found->active) return refused(fmt::format("API key '{}' was not found", id_or_prefix));
+
+  auto update = connection.prepare("UPDATE api_keys SET is_active = 0, revoked_at_us = ?2 WHERE id = ?1");
+  if (!update) return update.error();
+  if (auto ran = update->run(UuidText(found->active->id), now); !ran) return ran.error();
+  if (auto committed = transaction->commit(); !committed) return committed.error();
+  found->active->active = false;
+  return *found->active;
+}
+
+}  // namespace kavach::sink

@@ -1,0 +1,217 @@
+#include "sink/store/sqlite.h"
+
+#include <fmt/format.h>
+#include <sqlite3.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "engine/check.h"
+
+namespace kavach::sink {
+namespace {
+
+constexpr int kBusyTimeoutMs = 5'000;
+
+// What may go away by itself or by an operator's hand, without a new version of Kavach or a new file.
+bool is_retryable(int code) noexcept {
+  switch (code & 0xff) {
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+    case SQLITE_PROTOCOL:  // lost a race for the WAL's locks
+    case SQLITE_FULL:
+    case SQLITE_IOERR:
+    case SQLITE_READONLY:  // a file system that was remounted after an error
+    case SQLITE_CANTOPEN:  // also: out of file descriptors
+    case SQLITE_NOMEM:
+    case SQLITE_INTERRUPT:
+      return true;
+    default:  // not an enum: SQLite's codes are open-ended
+      return false;
+  }
+}
+
+StoreFailure failure_of(sqlite3* connection, int code) {
+  return {fmt::format("sqlite: {} (code {})",
+                      connection != nullptr ? sqlite3_errmsg(connection) : sqlite3_errstr(code), code),
+          is_retryable(code)};
+}
+
+// Makes the file before SQLite does, so that its mode is 0600 from the first moment (the -wal and -shm files
+// take it over). mknod() and not open(): closing a descriptor would drop the POSIX locks that other
+// connections of this process hold on the same file.
+StoreResult<void> create_file(const std::string& path) {
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  std::error_code error;
+  if (!folder.empty()) std::filesystem::create_directories(folder, error);
+  if (!error && ::mknod(path.c_str(), S_IFREG | S_IRUSR | S_IWUSR, 0) != 0 && errno != EEXIST) {
+    error.assign(errno, std::system_category());
+  }
+  if (error) return StoreFailure{fmt::format("{}: cannot be created: {}", path, error.message()), true};
+  return {};
+}
+
+}  // namespace
+
+void Statement::Finalize::operator()(sqlite3_stmt* statement) const noexcept {
+  sqlite3_finalize(statement);
+}
+
+// Binding can only fail by a bug: the position is wrong, or the statement runs. Nothing is copied.
+void Statement::bind(int position, std::string_view text) noexcept {
+  const char* bytes = text.data() != nullptr ? text.data() : "";
+  const int code =
+      sqlite3_bind_text64(handle_.get(), position, bytes, text.size(), SQLITE_STATIC, SQLITE_UTF8);
+  KAVACH_CHECK(code == SQLITE_OK, "a text could not be bound");
+}
+
+void Statement::bind(int position, NullableText text) noexcept {
+  if (!text.text.empty()) return bind(position, text.text);
+  const int code = sqlite3_bind_null(handle_.get(), position);
+  KAVACH_CHECK(code == SQLITE_OK, "a NULL could not be bound");
+}
+
+void Statement::bind_integer(int position, std::int64_t value) noexcept {
+  const int code = sqlite3_bind_int64(handle_.get(), position, value);
+  KAVACH_CHECK(code == SQLITE_OK, "an integer could not be bound");
+}
+
+StoreResult<bool> Statement::step() {
+  const int code = sqlite3_step(handle_.get());
+  if (code == SQLITE_ROW) return true;
+  if (code == SQLITE_DONE) return false;
+  return failure_of(sqlite3_db_handle(handle_.get()), code);
+}
+
+StoreResult<std::int64_t> Statement::run_bound() {
+  StoreResult<bool> row = step();
+  reset();
+  if (!row) return row.error();
+  return sqlite3_changes64(sqlite3_db_handle(handle_.get()));
+}
+
+StoreResult<std::int64_t> Statement::scalar_bound() {
+  const Rows result(*this);
+  StoreResult<bool> row = step();
+  if (!row) return row.error();
+  KAVACH_CHECK(*row, "the statement yields a row");
+  return result.integer(0);
+}
+
+void Statement::reset() noexcept {
+  sqlite3_reset(handle_.get());
+}
+
+std::int64_t Statement::Rows::integer(int column) const noexcept {
+  return sqlite3_column_int64(statement_.handle_.get(), column);
+}
+
+std::string_view Statement::Rows::text(int column) const noexcept {
+  sqlite3_stmt* statement = statement_.handle_.get();
+  const auto* bytes = reinterpret_cast<const char*>(sqlite3_column_text(statement, column));
+  if (bytes == nullptr) return {};
+  return {bytes, static_cast<std::size_t>(sqlite3_column_bytes(statement, column))};
+}
+
+bool Statement::Rows::is_null(int column) const noexcept {
+  return sqlite3_column_type(statement_.handle_.get(), column) == SQLITE_NULL;
+}
+
+void Connection::Close::operator()(sqlite3* connection) const noexcept {
+  sqlite3_close_v2(connection);
+}
+
+StoreResult<Connection> Connection::open(const std::string& path) {
+  if (auto created = create_file(path); !created) return created.error();
+  sqlite3* raw = nullptr;
+  // NOMUTEX: a connection belongs to one thread at a time.
+  const int code = sqlite3_open_v2(path.c_str(), &raw, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, nullptr);
+  Connection connection(raw);
+  if (code != SQLITE_OK) {
+    StoreFailure failure = failure_of(raw, code);
+    failure.message = path + ": " + failure.message;
+    return failure;
+  }
+  if (auto configured = connection.configure(); !configured) {
+    return StoreFailure{path + ": " + configured.error().message, configured.error().retryable};
+  }
+  return connection;
+}
+
+StoreResult<void> Connection::configure() {
+  sqlite3_extended_result_codes(handle_.get(), 1);
+  // Other processes write too (`kavachd key create` beside `kavachd serve`); a writer holds the lock for some
+  // hundred milliseconds at most.
+  set_busy_timeout(kBusyTimeoutMs);
+  // - WAL: readers and the one writer do not wait for each other, and a commit is one append and one sync.
+  // - synchronous=FULL: a commit is on the disk before the shipper lets the journal drop its copy. With
+  // NORMAL
+  //   a power cut may take back the last commits whose frames the journal has recycled: data would be lost.
+  //   At the shipper's sizes the sync costs nothing measurable.
+  // - wal_autocheckpoint 8192 pages = 32 MiB: an index page that ten transactions touch is copied into the
+  // main
+  //   file once. journal_size_limit cuts a WAL that a long reader has kept growing.
+  // - cache 64 MiB: the upper levels of all indexes, and the leaves of the last hour.
+  // - mmap_size 0: behind a memory map an I/O error is a SIGBUS; here it must be a value.
+  // - temp_store MEMORY: no sorting to files in /tmp.
+  auto set = execute(
+      "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA wal_autocheckpoint = 8192;"
+      "PRAGMA journal_size_limit = 134217728; PRAGMA cache_size = -65536; PRAGMA mmap_size = 0;"
+      "PRAGMA temp_store = MEMORY;");
+  if (!set) return set;
+  return execute("PRAGMA journal_mode = WAL;");
+}
+
+StoreResult<Statement> Connection::prepare(std::string_view sql) {
+  sqlite3_stmt* raw = nullptr;
+  const int code = sqlite3_prepare_v3(handle_.get(), sql.data(), static_cast<int>(sql.size()),
+                                      SQLITE_PREPARE_PERSISTENT, &raw, nullptr);
+  if (code != SQLITE_OK) return failure_of(handle_.get(), code);
+  return Statement(raw);
+}
+
+StoreResult<void> Connection::execute(const char* sql) {
+  const int code = sqlite3_exec(handle_.get(), sql, nullptr, nullptr, nullptr);
+  if (code != SQLITE_OK) return failure_of(handle_.get(), code);
+  return {};
+}
+
+bool Connection::in_autocommit() const noexcept {
+  return sqlite3_get_autocommit(handle_.get()) != 0;
+}
+
+void Connection::set_busy_timeout(int milliseconds) noexcept {
+  sqlite3_busy_timeout(handle_.get(), milliseconds);
+}
+
+StoreResult<Transaction> Transaction::begin_write(Connection& connection) {
+  if (auto begun = connection.execute("BEGIN IMMEDIATE"); !begun) return begun.error();
+  return Transaction(connection);
+}
+
+StoreResult<Transaction> Transaction::begin_read(Connection& connection) {
+  if (auto begun = connection.execute("BEGIN"); !begun) return begun.error();
+  return Transaction(connection);
+}
+
+Transaction::Transaction(Transaction&& other) noexcept
+    : connection_(std::exchange(other.connection_, nullptr)) {}
+
+Transaction::~Transaction() {
+  // After some failures (disk full, I/O) SQLite has rolled back already.
+  if (connection_ == nullptr || connection_->in_autocommit()) return;
+  // It cannot fail in a way that leaves anything behind: what is not committed is gone at the latest when the
+  // connection closes.
+  static_cast<void>(connection_->execute("ROLLBACK"));
+}
+
+StoreResult<void> Transaction::commit() {
+  auto committed = connection_->execute("COMMIT");
+  if (committed) connection_ = nullptr;
+  return committed;
+}
+
+}  // namespace kavach::sink

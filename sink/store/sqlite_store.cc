@@ -1,0 +1,144 @@
+// The Store over one SQLite connection: transactions and positions here, the events' SQL in event_writer.cc,
+// the directory's in directory_tables.cc.
+#include <utility>
+
+#include "sink/store/directory_tables.h"
+#include "sink/store/event_writer.h"
+#include "sink/store/migrations.h"
+#include "sink/store/sqlite.h"
+#include "sink/store/store.h"
+
+namespace kavach::sink {
+namespace {
+
+// The name under which this store remembers how far it followed a journal.
+constexpr std::string_view kFollower = "store";
+
+class SqliteStore final : public Store {
+ public:
+  static StoreResult<std::unique_ptr<Store>> open(const std::string& path, const Clock& clock) {
+    auto connection = Connection::open(path);
+    if (!connection) return connection.error();
+    if (auto migrated = migrate(*connection, sqlite_migrations(), clock.wall()); !migrated) {
+      return StoreFailure{path + ": " + migrated.error().message, migrated.error().retryable};
+    }
+    std::unique_ptr<SqliteStore> store(new SqliteStore(std::move(*connection), clock));
+    if (auto prepared = store->prepare(); !prepared) return prepared.error();
+    return std::unique_ptr<Store>(std::move(store));
+  }
+
+  StoreResult<std::uint64_t> position(const Uuid& journal_id) override {
+    const UuidText journal(journal_id);
+    auto rows = select_position_.rows(journal, kFollower);
+    auto row = rows.next();
+    if (!row) return row.error();
+    return *row ? static_cast<std::uint64_t>(rows.integer(0)) : 0;
+  }
+
+  // Data and position share a transaction: after a crash the journal is read again from exactly behind what
+  // is stored, so nothing is lost and nothing needs to be recognised as a repetition.
+  StoreResult<ApplyOutcome> apply(std::span<const Batch> batches, const Uuid& journal_id,
+                                  std::uint64_t seq) override {
+    auto transaction = Transaction::begin_write(connection_);
+    if (!transaction) return transaction.error();
+    auto outcome = event_writer_->write(batches);
+    if (!outcome) return outcome;
+    auto moved = upsert_position_.run(UuidText(journal_id), kFollower, seq, clock_.wall());
+    if (!moved) return moved.error();
+    if (auto committed = transaction->commit(); !committed) return committed.error();
+    return outcome;
+  }
+
+  StoreResult<std::uint64_t> prune_dedup(std::int64_t before_us, std::uint64_t rows_max) override {
+    auto deleted = prune_dedup_.run(before_us, rows_max);
+    if (!deleted) return deleted.error();
+    return static_cast<std::uint64_t>(*deleted);
+  }
+
+  StoreResult<std::uint64_t> directory_version() override {
+    auto version = select_version_.scalar();
+    if (!version) return version.error();
+    return static_cast<std::uint64_t>(*version);
+  }
+
+  StoreResult<Directory> load_directory() override { return sink::load_directory(connection_); }
+
+  StoreResult<void> record_key_use(std::span<const KeyUse> uses) override {
+    return sink::record_key_use(connection_, uses);
+  }
+
+  StoreResult<void> scan_dedup(std::int64_t since_us, const DedupVisitor& each) override {
+    // The plus keeps the index on seen_at_us out: nearly all keys are younger than `since_us`, and reading
+    // the table from front to back is much cheaper than one look-up per key.
+    auto select = connection_.prepare(
+        "SELECT project_id, dedup_key, seen_at_us FROM dedup_keys WHERE +seen_at_us >= ?1");
+    if (!select) return select.error();
+    auto rows = select->rows(since_us);
+    for (;;) {
+      const auto row = rows.next();
+      if (!row) return row.error();
+      if (!*row) return {};
+      if (const auto project_id = Uuid::parse(rows.text(0))) each(*project_id, rows.text(1), rows.integer(2));
+    }
+  }
+
+  StoreResult<OrgRecord> create_org(std::string_view name, std::string_view tier,
+                                    const NewKey& first_key) override {
+    return sink::create_org(connection_, name, tier, first_key, clock_.wall(), random_);
+  }
+
+  StoreResult<KeySummary> create_key(const Uuid& org_id, const NewKey& key) override {
+    return sink::create_key(connection_, org_id, key, clock_.wall(), random_);
+  }
+
+  StoreResult<KeySummary> revoke_key(std::string_view id_or_prefix) override {
+    return sink::revoke_key(connection_, id_or_prefix, clock_.wall());
+  }
+
+  StoreResult<void> ping() override {
+    if (auto version = select_version_.scalar(); !version) return version.error();
+    return {};
+  }
+
+ private:
+  SqliteStore(Connection connection, const Clock& clock)
+      : connection_(std::move(connection)), clock_(clock) {}
+
+  StoreResult<void> prepare() {
+    const std::pair<Statement*, std::string_view> statements[] = {
+        {&select_position_, "SELECT seq FROM shipper_positions WHERE journal_id = ?1 AND follower = ?2"},
+        {&upsert_position_,
+         "INSERT INTO shipper_positions (journal_id, follower, seq, updated_at_us) VALUES (?1, ?2, ?3, ?4) "
+         "ON CONFLICT (journal_id, follower) DO UPDATE SET seq = excluded.seq, updated_at_us = "
+         "excluded.updated_at_us"},
+        {&prune_dedup_,
+         "DELETE FROM dedup_keys WHERE (project_id, dedup_key) IN (SELECT project_id, dedup_key FROM "
+         "dedup_keys "
+         "WHERE seen_at_us < ?1 ORDER BY seen_at_us LIMIT ?2)"},
+        {&select_version_, "SELECT version FROM directory_version WHERE id = 1"},
+    };
+    for (const auto& [statement, sql] : statements) {
+      auto prepared = connection_.prepare(sql);
+      if (!prepared) return prepared.error();
+      *statement = std::move(*prepared);
+    }
+    auto event_writer = EventWriter::create(connection_);
+    if (!event_writer) return event_writer.error();
+    event_writer_ = std::make_unique<EventWriter>(std::move(*event_writer));
+    return {};
+  }
+
+  Connection connection_;  // first: the statements go before it
+  const Clock& clock_;
+  Random random_;
+  Statement select_position_, upsert_position_, prune_dedup_, select_version_;
+  std::unique_ptr<EventWriter> event_writer_;
+};
+
+}  // namespace
+
+StoreResult<std::unique_ptr<Store>> open_sqlite(const std::string& path, const Clock& clock) {
+  return SqliteStore::open(path, clock);
+}
+
+}  // namespace kavach::sink

@@ -13,6 +13,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "engine/clock.h"
@@ -25,8 +26,13 @@ namespace kavach::sink {
 using KeyDigest = std::array<std::uint8_t, 32>;  // SHA-256 of the raw API key
 
 struct StoreFailure {
+  // No aggregate: that would be constructible from a string alone, and StoreResult<std::string> ambiguous.
+  StoreFailure() = default;
+  StoreFailure(std::string what, bool may_succeed_later)
+      : message(std::move(what)), retryable(may_succeed_later) {}
+
   std::string message;
-  bool retryable;  // locked, disk full, I/O: the same call may succeed later
+  bool retryable = false;  // locked, disk full, I/O: the same call may succeed later
 };
 template <typename T>
 using StoreResult = Result<T, StoreFailure>;

@@ -5,8 +5,10 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <chrono>
 #include <filesystem>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include "engine/check.h"
@@ -162,7 +164,18 @@ StoreResult<void> Connection::configure() {
       "PRAGMA journal_size_limit = 134217728; PRAGMA cache_size = -65536; PRAGMA mmap_size = 0;"
       "PRAGMA temp_store = MEMORY;");
   if (!set) return set;
-  return execute("PRAGMA journal_mode = WAL;");
+  return switch_to_wal();
+}
+
+// A new file is switched once, under an exclusive lock for which SQLite does not wait, whatever the busy
+// timeout says: processes that open the same new file together would all fail but one.
+StoreResult<void> Connection::switch_to_wal() {
+  constexpr auto kPause = std::chrono::milliseconds(10);
+  for (int waited_ms = 0;; waited_ms += static_cast<int>(kPause.count())) {
+    auto switched = execute("PRAGMA journal_mode = WAL;");
+    if (switched || !switched.error().retryable || waited_ms >= kBusyTimeoutMs) return switched;
+    std::this_thread::sleep_for(kPause);
+  }
 }
 
 StoreResult<Statement> Connection::prepare(std::string_view sql) {

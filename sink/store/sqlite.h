@@ -131,6 +131,7 @@ class Connection {
   };
   explicit Connection(sqlite3* connection) noexcept : handle_(connection) {}
   StoreResult<void> configure();
+  StoreResult<void> switch_to_wal();
 
   std::unique_ptr<sqlite3, Close> handle_;
 };

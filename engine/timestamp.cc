@@ -1,0 +1,169 @@
+#include "engine/timestamp.h"
+
+#include <cstdint>
+#include <cstdio>
+
+namespace kavach {
+namespace {
+
+constexpr std::int64_t kSecondsPerDay = 86'400;
+
+// Days from 1970-01-01 to a date of the proleptic Gregorian calendar, which starts its year in March here so
+// that the leap day is the last of its year.
+constexpr std::int64_t days_from_civil(std::int64_t year, std::int64_t month, std::int64_t day) noexcept {
+  year -= month <= 2;
+  const std::int64_t era = (year >= 0 ? year : year - 399) / 400;
+  const std::int64_t year_of_era = year - era * 400;
+  const std::int64_t day_of_year = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
+  const std::int64_t day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+  return era * 146'097 + day_of_era - 719'468;
+}
+
+constexpr WallMicros kFirst = days_from_civil(1, 1, 1) * kSecondsPerDay * kMicrosPerSecond;
+constexpr WallMicros kEnd = days_from_civil(10'000, 1, 1) * kSecondsPerDay * kMicrosPerSecond;
+
+constexpr bool is_digit(char c) noexcept {
+  return c >= '0' && c <= '9';
+}
+
+constexpr bool is_leap(int year) noexcept {
+  return year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+}
+
+constexpr int days_in_month(int year, int month) noexcept {
+  constexpr int kDays[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+  return month == 2 && is_leap(year) ? 29 : kDays[month - 1];
+}
+
+// What is left to read; each take_ moves on only over what it recognises.
+struct Reader {
+  const char* p;
+  const char* end;
+
+  bool at_end() const noexcept { return p == end; }
+
+  bool take(char c) noexcept {
+    if (p == end || *p != c) return false;
+    ++p;
+    return true;
+  }
+
+  bool take_two(int& value) noexcept {
+    if (end - p < 2 || !is_digit(p[0]) || !is_digit(p[1])) return false;
+    value = (p[0] - '0') * 10 + (p[1] - '0');
+    p += 2;
+    return true;
+  }
+
+  bool take_four(int& value) noexcept {
+    int high = 0;
+    int low = 0;
+    if (!take_two(high) || !take_two(low)) return false;
+    value = high * 100 + low;
+    return true;
+  }
+
+  // 1 to 9 digits, cut to microseconds.
+  bool take_fraction(std::int64_t& micros) noexcept {
+    int digits = 0;
+    for (; p < end && is_digit(*p); ++p, ++digits) {
+      if (digits < 6) micros = micros * 10 + (*p - '0');
+    }
+    if (digits < 1 || digits > 9) return false;
+    for (; digits < 6; ++digits) micros *= 10;
+    return true;
+  }
+
+  // Nothing, 'Z', or a sign with hours and, with or without a colon, minutes.
+  bool take_offset(std::int64_t& seconds) noexcept {
+    if (at_end() || take('Z') || take('z')) return true;
+    const bool west = *p == '-';
+    if (!west && *p != '+') return false;
+    ++p;
+    int hours = 0;
+    int minutes = 0;
+    if (!take_two(hours) || hours > 23) return false;
+    if (!at_end()) {
+      take(':');
+      if (!take_two(minutes) || minutes > 59) return false;
+    }
+    seconds = (hours * 60 + minutes) * 60;
+    if (west) seconds = -seconds;
+    return true;
+  }
+};
+
+}  // namespace
+
+std::optional<WallMicros> parse_timestamp(std::string_view text) noexcept {
+  Reader in{text.data(), text.data() + text.size()};
+  int year = 0;
+  int month = 0;
+  int day = 0;
+  if (!in.take_four(year) || !in.take('-') || !in.take_two(month) || !in.take('-') || !in.take_two(day))
+    return {};
+  if (year < 1 || month < 1 || month > 12 || day < 1 || day > days_in_month(year, month)) return {};
+
+  int hour = 0;
+  int minute = 0;
+  int second = 0;
+  std::int64_t micros = 0;
+  std::int64_t offset = 0;
+  if (!in.take('T') && !in.take('t') && !in.take(' ')) return {};
+  if (!in.take_two(hour) || !in.take(':') || !in.take_two(minute)) return {};
+  if (in.take(':')) {
+    if (!in.take_two(second)) return {};
+    if ((in.take('.') || in.take(',')) && !in.take_fraction(micros)) return {};
+  }
+  if (!in.take_offset(offset) || !in.at_end()) return {};
+  if (hour > 23 || minute > 59 || second > 60) return {};
+  if (second == 60) micros = 0;
+
+  const std::int64_t seconds =
+      days_from_civil(year, month, day) * kSecondsPerDay + hour * 3600 + minute * 60 + second - offset;
+  const WallMicros t = seconds * kMicrosPerSecond + micros;
+  if (t < kFirst || t >= kEnd) return {};
+  return t;
+}
+
+std::string format_timestamp(WallMicros t) {
+  std::int64_t micros = t % kMicrosPerSecond;
+  std::int64_t seconds = t / kMicrosPerSecond;
+  if (micros < 0) {
+    micros += kMicrosPerSecond;
+    --seconds;
+  }
+  std::int64_t second_of_day = seconds % kSecondsPerDay;
+  std::int64_t days = seconds / kSecondsPerDay;
+  if (second_of_day < 0) {
+    second_of_day += kSecondsPerDay;
+    --days;
+  }
+
+  // The inverse of days_from_civil().
+  days += 719'468;
+  const std::int64_t era = (days >= 0 ? days : days - 146'096) / 146'097;
+  const std::int64_t day_of_era = days - era * 146'097;
+  const std::int64_t year_of_era =
+      (day_of_era - day_of_era / 1'460 + day_of_era / 36'524 - day_of_era / 146'096) / 365;
+  const std::int64_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+  const std::int64_t shifted_month = (5 * day_of_year + 2) / 153;
+  const std::int64_t day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+  const std::int64_t month = shifted_month < 10 ? shifted_month + 3 : shifted_month - 9;
+  const std::int64_t year = year_of_era + era * 400 + (month <= 2 ? 1 : 0);
+
+  char out[64];
+  int size =
+      std::snprintf(out, sizeof out, "%04d-%02d-%02dT%02d:%02d:%02d", static_cast<int>(year),
+                    static_cast<int>(month), static_cast<int>(day), static_cast<int>(second_of_day / 3600),
+                    static_cast<int>(second_of_day / 60 % 60), static_cast<int>(second_of_day % 60));
+  if (micros != 0) {
+    size += std::snprintf(out + size, sizeof out - static_cast<std::size_t>(size), ".%06d",
+                          static_cast<int>(micros));
+  }
+  std::string text(out, static_cast<std::size_t>(size));
+  text += 'Z';
+  return text;
+}
+
+}  // namespace kavach

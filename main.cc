@@ -202,10 +202,12 @@ Status Node::build() {
     auto own = sink::open_sqlite(config_.store.path);
     if (!own) return failure("cannot open the store: " + own.error().message);
     auto shipper =
-        sink::Shipper::create(*journal_, config_.journal.directory, std::move(*own),
+        sink::Shipper::create(*journal_, std::move(*own),
                               {.batch_events_max = static_cast<std::uint64_t>(config_.store.batch_events_max),
                                .batch_delay_us = config_.store.batch_delay_ms * kMicrosPerMilli,
-                               .dedup_window_us = window_us});
+                               .dedup_window_us = window_us,
+                               .journal_directory = config_.journal.directory,
+                               .on_corruption = journal_options(config_, shards).on_corruption});
     if (!shipper) return shipper.error();
     shipper_ = std::move(*shipper);
   }
@@ -217,7 +219,8 @@ Status Node::build() {
                        .spin_us = config_.engine.spin_us,
                        .turn_handlers_max = static_cast<std::uint32_t>(config_.engine.turn_handlers_max),
                        .turn_warn_us = config_.engine.turn_warn_ms * kMicrosPerMilli});
-  workers_ = std::make_unique<WorkerPool>("worker", static_cast<std::uint32_t>(config_.engine.workers));
+  workers_ = std::make_unique<WorkerPool>(
+      WorkerPool::Options{.threads = static_cast<std::uint32_t>(config_.engine.workers)});
 
   std::vector<http::KeyRing*> rings;
   std::vector<http::IngestHandler*> peers;

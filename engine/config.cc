@@ -384,7 +384,7 @@ Result<std::string> read_file(const std::string& path) {
   if (text.size() > kFileBytesMax) {
     return failure(fmt::format("{}: is longer than {} bytes, so it is no config", path, kFileBytesMax));
   }
-  return text;
+  return Result<std::string>(boost::system::in_place_value, std::move(text));
 }
 
 }  // namespace

@@ -1,15 +1,21 @@
 // Shipper: follows the journal on its own thread and carries its batches into the SQL store.
 //
 // Gathers up to `batch_events_max` events or `batch_delay`, stores them with its position in one transaction,
-// then releases the journal up to there. A store that fails is retried with backoff for ever: the journal keeps
-// what is not stored yet, and its backlog bound turns into backpressure at the front.
+// then releases the journal up to there. A store that fails is retried with backoff for ever: the journal
+// keeps what is not stored yet, and its backlog bound turns into backpressure at the front.
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
+#include "engine/clock.h"
+#include "engine/event.h"
+#include "engine/ids.h"
 #include "engine/metrics.h"
 #include "engine/result.h"
 #include "sink/journal/journal.h"
@@ -21,6 +27,8 @@ struct ShipperOptions {
   std::uint64_t batch_events_max = 10'000;
   std::int64_t batch_delay_us = 100'000;
   std::int64_t dedup_window_us = 0;  // keys older than this are pruned from the store; 0: never
+  std::string journal_directory;
+  CorruptionPolicy on_corruption = CorruptionPolicy::kStop;
 };
 
 struct ShipperMetrics {
@@ -32,17 +40,61 @@ struct ShipperMetrics {
 
 class Shipper {
  public:
-  // The store's remembered position is read here. REQUIRES: both outlive the shipper.
-  static Result<std::unique_ptr<Shipper>> create(Journal& journal, const std::string& journal_directory,
-                                                 std::unique_ptr<Store> store, const ShipperOptions& options);
-  virtual ~Shipper();  // stop()
+  // The store's remembered position is read here. REQUIRES: the journal outlives the shipper.
+  static Result<std::unique_ptr<Shipper>> create(Journal& journal, std::unique_ptr<Store> store,
+                                                 const ShipperOptions& options);
+  ~Shipper();  // stop(0)
 
-  virtual void start() = 0;
+  void start();
   // Stores what is durable in the journal by now (bounded by `patience_us`), then joins the thread.
-  virtual void stop(std::int64_t patience_us) = 0;
-  // False while the store refuses writes. Any thread.
-  virtual bool healthy() const noexcept = 0;
-  virtual const ShipperMetrics& metrics() const noexcept = 0;
+  // REQUIRES: one caller. Idempotent.
+  void stop(std::int64_t patience_us);
+  // False while the store refuses writes, or after damage ended the shipping. Any thread.
+  bool healthy() const noexcept { return healthy_.load(std::memory_order_relaxed); }
+  const ShipperMetrics& metrics() const noexcept { return metrics_; }
+
+ private:
+  Shipper(Journal& journal, std::unique_ptr<Store> store, const ShipperOptions& options);
+  void run();
+  bool gather();
+  bool store_batches();
+  void prune();
+  void give_up(const std::string& reason);
+  bool time_is_up() const noexcept;
+  // Sleeps, but not beyond stop().
+  void pause(std::int64_t micros);
+
+  // Constant after create().
+  Journal& journal_;
+  const ShipperOptions options_;
+  std::thread thread_;
+
+  // The shipper's thread.
+  std::unique_ptr<Store> store_;
+  std::unique_ptr<JournalReader> reader_;
+  std::uint64_t stored_seq_ = 0;
+  std::uint64_t gathered_seq_ = 0;
+  // What a batch's views point into.
+  struct Backing {
+    std::vector<std::uint8_t> payload;
+    std::string arena;
+  };
+  // The first batch_count_ are gathered; the others keep their memory.
+  std::vector<Batch> batches_;
+  std::vector<Backing> backings_;
+  std::size_t batch_count_ = 0;
+  std::uint64_t event_count_ = 0;
+  std::int64_t backoff_us_ = 0;
+  MonoMicros next_prune_ = 0;
+  Random random_;
+  ShipperMetrics metrics_;
+
+  // Any thread.
+  std::atomic<bool> healthy_{true};
+  std::atomic<bool> stopping_{false};
+  std::atomic<MonoMicros> deadline_{0};
+  std::mutex mutex_;
+  std::condition_variable stop_asked_;
 };
 
 }  // namespace kavach::sink

@@ -366,6 +366,8 @@ class BatchParser::Impl {
  public:
   explicit Impl(ParseLimits limits) : limits_(limits) {}
 
+  void set_limits(ParseLimits limits) { limits_ = limits; }
+
   bool fast(std::string_view body, WallMicros now, Batch& batch, std::string& arena) {
     batch.events.clear();
     arena.clear();
@@ -429,12 +431,15 @@ class BatchParser::Impl {
     errors.add({.type = "json_invalid", .loc = loc, .msg = "JSON decode error", .ctx = ctx}, "{}");
   }
 
-  const ParseLimits limits_;
+  ParseLimits limits_;
   od::parser parser_;
 };
 
 BatchParser::BatchParser(ParseLimits limits) : impl_(std::make_unique<Impl>(limits)) {}
 BatchParser::~BatchParser() = default;
+void BatchParser::set_limits(ParseLimits limits) {
+  impl_->set_limits(limits);
+}
 
 bool BatchParser::parse(std::string_view body, bool json, WallMicros now, Batch& batch, std::string& arena,
                         Refusal& refusal) {

@@ -31,6 +31,8 @@ class BatchParser {
  public:
   explicit BatchParser(ParseLimits limits);
   ~BatchParser();
+  // From the next body on.
+  void set_limits(ParseLimits limits);
 
   // Appends to `batch.events` (which it clears first). Views point into `body` or into `arena`, which must
   // both outlive the batch; `arena` is cleared first. Timestamps later than `now` are clamped to `now`.

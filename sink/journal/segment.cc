@@ -166,7 +166,9 @@ MappedFile::~MappedFile() {
 SegmentScan scan_segment(std::span<const std::uint8_t> bytes, const SegmentHeader& header,
                          std::optional<std::uint64_t> end_seq, bool skip_damage, const FrameVisitor& each) {
   const std::uint32_t salt = frame_salt(header);
-  SegmentScan scan{.next_seq = header.first_seq, .end = kSegmentHeaderBytes};
+  SegmentScan scan;
+  scan.next_seq = header.first_seq;
+  scan.end = kSegmentHeaderBytes;
   std::uint64_t offset = kSegmentHeaderBytes;
   while (!end_seq || scan.next_seq < *end_seq) {
     std::optional<FrameHeader> frame;

@@ -1,0 +1,30 @@
+"""Fixtures of the whole-process tests: each test gets its own kavachd in its own folder."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from support.kavachd import Kavachd  # noqa: E402
+
+
+@pytest.fixture
+def make_node(tmp_path):
+    """make_node(settings) starts a kavachd; all are stopped, and their exit codes checked, after the test."""
+    nodes = []
+
+    def make(settings: dict | None = None, start: bool = True) -> Kavachd:
+        node = Kavachd(tmp_path / f"node{len(nodes)}", settings or {})
+        nodes.append(node)
+        return node.start() if start else node
+
+    yield make
+    for node in nodes:
+        node.__exit__(None)
+
+
+@pytest.fixture
+def node(make_node) -> Kavachd:
+    return make_node()

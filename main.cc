@@ -355,18 +355,21 @@ void Node::for_each_lane(const std::function<void(Lane&)>& task) {
 }
 
 void Node::reload() {
-  auto loaded = read_config(config_path_);
-  if (!loaded) return log::error("reload: refused, the old settings stay:\n{}", loaded.error().message);
-  auto tls = load_tls(*loaded);
-  if (!tls) return log::error("reload: refused, the old settings stay: {}", tls.error().message);
-  if (auto tiers = quota::TierTable::load(loaded->quota.tiers_file); !tiers) {
-    return log::error("reload: refused, the old settings stay: {}", tiers.error().message);
-  }
-  for (const SettingChange& change : diff_config(config_, *loaded)) {
+  const auto refuse = [](const Failure& why) {
+    log::error("reload: refused, the old settings stay: {}", why.message);
+  };
+  const auto wanted = read_config(config_path_);
+  if (!wanted) return refuse(wanted.error());
+  const auto merged = merge_live(config_, *wanted);
+  if (!merged) return refuse(merged.error());
+  const auto tls = load_tls(*merged);
+  if (!tls) return refuse(tls.error());
+  if (const auto tiers = quota::TierTable::load(merged->quota.tiers_file); !tiers) return refuse(tiers.error());
+  for (const SettingChange& change : diff_config(config_, *wanted)) {
     log::info("reload: {}: {} -> {}{}", change.key, change.from, change.to,
               change.reload == Reload::kLive ? "" : " (takes effect with the next start)");
   }
-  config_ = *loaded;
+  config_ = *merged;
   log::set_level(level_of(config_.log.level));
   for_each_lane(
       [limits = transport_limits(config_), ingest = ingest_options(config_), tls = *tls](Lane& lane) {

@@ -2,6 +2,8 @@
 
 #include <sys/random.h>
 
+#include <array>
+
 #include "engine/check.h"
 
 namespace kavach {
@@ -13,11 +15,38 @@ constexpr bool dash_before(std::size_t byte) {
   return byte == 4 || byte == 6 || byte == 8 || byte == 10;
 }
 
-int hex_value(char c) noexcept {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
+// The value of every character as a hexadecimal digit; what is none has bits above the low four.
+using HexValues = std::array<std::uint8_t, 256>;
+constexpr HexValues hex_values(bool upper_case_too) {
+  HexValues values{};
+  values.fill(0xff);
+  for (std::uint8_t v = 0; v < 16; ++v) {
+    values[static_cast<unsigned char>(kHex[v])] = v;
+    if (upper_case_too && v >= 10) values[static_cast<unsigned char>('A' + v - 10)] = v;
+  }
+  return values;
+}
+constexpr HexValues kEitherCase = hex_values(true);
+constexpr HexValues kLowerCase = hex_values(false);
+
+// Without a branch for each digit: they are random, and guessing them wrong costs more than looking them up.
+std::optional<Uuid> parse_text(std::string_view text, const HexValues& values) noexcept {
+  // Where each byte's two digits stand.
+  static constexpr std::array<std::uint8_t, 16> kPlaces{0,  2,  4,  6,  9,  11, 14, 16,
+                                                        19, 21, 24, 26, 28, 30, 32, 34};
+  if (text.size() != 36 || text[8] != '-' || text[13] != '-' || text[18] != '-' || text[23] != '-')
+    return std::nullopt;
+  const auto* const digits = reinterpret_cast<const unsigned char*>(text.data());
+  Uuid u;
+  unsigned seen = 0;
+  for (std::size_t i = 0; i < u.bytes.size(); ++i) {
+    const unsigned high = values[digits[kPlaces[i]]];
+    const unsigned low = values[digits[kPlaces[i] + 1]];
+    seen |= high | low;
+    u.bytes[i] = static_cast<std::uint8_t>(high << 4 | low);
+  }
+  if (seen > 15) return std::nullopt;
+  return u;
 }
 
 constexpr std::uint64_t rotl(std::uint64_t x, int k) {
@@ -48,17 +77,11 @@ std::string Uuid::text() const {
 }
 
 std::optional<Uuid> Uuid::parse(std::string_view text) noexcept {
-  if (text.size() != 36) return std::nullopt;
-  Uuid u;
-  const char* p = text.data();
-  for (std::size_t i = 0; i < u.bytes.size(); ++i) {
-    if (dash_before(i) && *p++ != '-') return std::nullopt;
-    const int high = hex_value(*p++);
-    const int low = hex_value(*p++);
-    if (high < 0 || low < 0) return std::nullopt;
-    u.bytes[i] = static_cast<std::uint8_t>(high << 4 | low);
-  }
-  return u;
+  return parse_text(text, kEitherCase);
+}
+
+std::optional<Uuid> Uuid::parse_canonical(std::string_view text) noexcept {
+  return parse_text(text, kLowerCase);
 }
 
 Random::Random() {

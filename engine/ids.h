@@ -27,6 +27,8 @@ struct Uuid {
   void write_text(char* out) const noexcept;
   // Accepts only the 36-character form, either case.
   static std::optional<Uuid> parse(std::string_view text) noexcept;
+  // Accepts only what text() writes, so that nothing of the text is lost.
+  static std::optional<Uuid> parse_canonical(std::string_view text) noexcept;
 };
 
 // A random stream of one thread (xoshiro256**, seeded by the kernel): ids and jitter, never secrets.

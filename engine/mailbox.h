@@ -36,7 +36,8 @@ class SpscRing {
     return true;
   }
 
-  // Consumer. Calls `each(value)` for at most `max` values; returns how many there were.
+  // Consumer. Calls `each(value)` for at most `max` values; returns how many. It leaves what came after it
+  // last looked for the next call, and returns 0 (for a max above 0) only when the ring is empty.
   template <typename F>
   std::size_t drain(F&& each, std::size_t max) {
     std::uint64_t head = head_.load(std::memory_order_relaxed);

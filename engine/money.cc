@@ -1,6 +1,7 @@
 #include "engine/money.h"
 
 #include <algorithm>
+#include <array>
 
 namespace kavach {
 namespace {
@@ -57,9 +58,34 @@ bool cut(std::string_view text, Decimal& number) noexcept {
   return p == end;
 }
 
+constexpr std::size_t kNanoDigits = 9;
+constexpr std::array<NanoDollars, kNanoDigits + 1> kPowersOfTen{
+    1, 10, 100, 1'000, 10'000, 100'000, 1'000'000, 10'000'000, 100'000'000, 1'000'000'000};
+
+// The price as almost everybody writes it: at most nine digits on either side of the point, so that nothing
+// is rounded and nothing overflows. False for any other text.
+bool parse_plain(std::string_view text, NanoDollars& nano) noexcept {
+  const char* p = text.data();
+  const char* const end = p + text.size();
+  const std::string_view whole = take_digits(p, end);
+  if (whole.empty() || whole.size() > kNanoDigits || (whole.size() > 1 && whole.front() == '0')) return false;
+  std::string_view fraction;
+  if (p < end) {
+    if (*p++ != '.') return false;
+    fraction = take_digits(p, end);
+    if (p != end || fraction.empty() || fraction.size() > kNanoDigits) return false;
+  }
+  NanoDollars digits = 0;
+  for (const char c : whole) digits = digits * 10 + (c - '0');
+  for (const char c : fraction) digits = digits * 10 + (c - '0');
+  nano = digits * kPowersOfTen[kNanoDigits - fraction.size()];
+  return true;
+}
+
 }  // namespace
 
 std::optional<NanoDollars> parse_nano_dollars(std::string_view text) noexcept {
+  if (NanoDollars nano = 0; parse_plain(text, nano)) return nano;
   Decimal number;
   if (!cut(text, number)) return std::nullopt;
 

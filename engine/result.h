@@ -13,6 +13,7 @@ namespace kavach {
 // Why something could not be done, in words for the operator. Never holds a secret.
 struct Failure {
   std::string message;
+  bool retryable = false;  // the same call may succeed later: too many open files, an I/O error
 };
 
 // Needed by boost::system::result for value(); we only use operator* and error() after a test.
@@ -25,6 +26,9 @@ using Status = Result<void, Failure>;
 
 inline Failure failure(std::string message) {
   return Failure{std::move(message)};
+}
+inline Failure passing_failure(std::string message) {
+  return Failure{std::move(message), true};
 }
 
 }  // namespace kavach

@@ -55,8 +55,8 @@ void Outbox::send(ShardId to, const Message& message) {
   ++overflow_count_;
 }
 
-void Outbox::flush() {
-  if (dirty_ == 0 && overflow_count_ == 0) return;
+bool Outbox::flush() {
+  if (dirty_ == 0 && overflow_count_ == 0) return true;
   if (overflow_count_ > 0) {
     for (ShardId to = 0; to < runtime_.size(); ++to) {
       auto& waiting = overflow_[to];
@@ -74,6 +74,7 @@ void Outbox::flush() {
     if ((dirty_ >> to & 1) != 0) runtime_.shard(to).wake();
   }
   dirty_ = 0;
+  return overflow_count_ == 0;
 }
 
 // --- Shard -------------------------------------------------------------------------------------------------

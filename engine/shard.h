@@ -55,7 +55,9 @@ class Outbox {
   // Queues `message`; nothing is woken before flush(). Never fails: what does not fit in the ring waits here,
   // and is bounded by what the caller has under way (requests, frames).
   void send(ShardId to, const Message& message);
-  void flush();
+  // Moves on what waits and wakes the receivers. False when something still waits for room in a ring: a shard tries
+  // again with its next turn, any other thread has to call again.
+  bool flush();
 
  private:
   friend class Runtime;

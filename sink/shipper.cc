@@ -16,10 +16,12 @@ constexpr std::int64_t kBackoffFirst = 50 * kMicrosPerMilli;
 constexpr std::int64_t kBackoffMax = 5 * kMicrosPerSecond;
 // How long the thread sleeps at most when nothing is durable.
 constexpr std::int64_t kIdleWait = kMicrosPerSecond;
+// Between two transactions of a backlog.
+constexpr std::int64_t kLetOthersIn = 2 * kMicrosPerMilli;
 // Keys that are forgotten at a time, so that no transaction grows long; the rest follows a moment later.
 constexpr std::uint64_t kPruneRows = 5'000;
 constexpr MonoMicros kPruneEvery = 60 * kMicrosPerSecond;
-constexpr MonoMicros kPruneAgain = kMicrosPerSecond;
+constexpr MonoMicros kPruneAgain = 100 * kMicrosPerMilli;
 
 }  // namespace
 
@@ -42,9 +44,21 @@ Result<std::unique_ptr<Shipper>> Shipper::create(Journal& journal, std::unique_p
   const auto position = made->store_->position(journal.id());
   if (!position) return failure("cannot read the shipper's position: " + position.error().message);
   if (*position > journal.durable_seq()) {
-    return failure("the store is ahead of the journal (frame " + std::to_string(*position) +
-                   ", journal ends at " + std::to_string(journal.durable_seq()) +
-                   "): journal.directory lacks files that were stored from");
+    return failure(
+        "the store is ahead of the journal (frame " + std::to_string(*position) + ", journal ends at " +
+        std::to_string(journal.durable_seq()) + "): " + options.journal_directory +
+        " lacks files or frames that were stored from. What it has is stored; restore the rest, or "
+        "move its .kvj files away to begin a new journal");
+  }
+  if (*position < journal.released_seq()) {
+    const std::string gap = "the journal begins with frame " + std::to_string(journal.released_seq() + 1) +
+                            ", the store has frames up to " + std::to_string(*position);
+    // A store that has nothing of this journal is a new one: the frames went to the one before it.
+    if (*position > 0 && options.on_corruption == CorruptionPolicy::kStop) {
+      return failure(options.journal_directory + ": " + gap +
+                     ": a segment is missing (journal.on_corruption = \"skip\" goes on)");
+    }
+    log::warning("shipper: {}; it goes on from there", gap);
   }
   made->stored_seq_ = made->gathered_seq_ = *position;
   made->metrics_.position.set(static_cast<std::int64_t>(*position));
@@ -82,38 +96,50 @@ bool Shipper::time_is_up() const noexcept {
 }
 
 void Shipper::pause(std::int64_t micros) {
+  if (stopping_) {
+    const std::int64_t left = std::max<std::int64_t>(0, deadline_ - system_clock().mono());
+    std::this_thread::sleep_for(std::chrono::microseconds(std::min(micros, left)));
+    return;
+  }
   std::unique_lock lock(mutex_);
   stop_asked_.wait_for(lock, std::chrono::microseconds(micros), [this] { return stopping_.load(); });
 }
 
 void Shipper::run() {
   for (;;) {
+    prune();
+    if (journal_.durable_seq() <= stored_seq_ && !stopping_) journal_.wait_beyond(stored_seq_, kIdleWait);
     const bool behind = journal_.durable_seq() > stored_seq_;
     if (stopping_ && (!behind || time_is_up())) return;
-    if (!behind) {
-      prune();
-      journal_.wait_beyond(stored_seq_, kIdleWait);
-      // What comes within the delay goes into the same transaction.
-      if (!stopping_ && journal_.durable_seq() > stored_seq_) pause(options_.batch_delay_us);
-      continue;
-    }
+    if (!behind) continue;
+    // What comes within the delay goes into the same transaction. With a backlog there is enough already, and
+    // only others who want to write are let in.
+    if (!stopping_) pause(is_catching_up_ ? kLetOthersIn : options_.batch_delay_us);
     if (batch_count_ == 0 && !gather()) return;
-    if (!store_batches()) return;
+    if (gathered_seq_ > stored_seq_ && !store_batches()) return;
   }
 }
 
-// Reads batches from the journal up to the bound of a transaction. False: it cannot go on.
+// Reads batches from the journal up to the bound of a transaction: none when it has to be tried again. False: it
+// cannot go on.
 bool Shipper::gather() {
   event_count_ = 0;
+  gathered_seq_ = stored_seq_;
   const std::uint64_t durable = journal_.durable_seq();
-  gathered_seq_ = durable;
-  while (event_count_ < options_.batch_events_max) {
+  while (event_count_ < options_.batch_events_max && gathered_seq_ < durable) {
     auto entry = reader_->next(durable);
+    if (!entry && entry.error().retryable) {
+      if (batch_count_ == 0) back_off("the journal cannot be read", entry.error().message);
+      break;
+    }
     if (!entry) {
       give_up(entry.error().message);
       return false;
     }
-    if (!entry->has_value()) break;
+    if (!entry->has_value()) {
+      gathered_seq_ = durable;  // what was left was damaged, and is skipped
+      break;
+    }
     if (batch_count_ == batches_.size()) {
       batches_.emplace_back();
       backings_.emplace_back();
@@ -129,9 +155,8 @@ bool Shipper::gather() {
     event_count_ += batches_[batch_count_].events.size();
     ++batch_count_;
     gathered_seq_ = (*entry)->seq;
-    if (event_count_ >= options_.batch_events_max) break;
-    if (gathered_seq_ == durable) break;
   }
+  is_catching_up_ = event_count_ >= options_.batch_events_max;
   return true;
 }
 
@@ -141,24 +166,18 @@ bool Shipper::store_batches() {
   const auto outcome =
       store_->apply(std::span<const Batch>(batches_.data(), batch_count_), journal_.id(), gathered_seq_);
   if (!outcome) {
-    metrics_.failures.add();
     if (!outcome.error().retryable) {
+      metrics_.failures.add();
       give_up(outcome.error().message);
       return false;
     }
-    if (healthy_.exchange(false)) {
-      log::error("shipper: the store refuses writes, the journal keeps what it cannot take: {}",
-                 outcome.error().message);
-    }
-    backoff_us_ = std::clamp(backoff_us_ * 2, kBackoffFirst, kBackoffMax);
-    // Between half and all of it, so that several nodes do not come back in step.
-    pause(backoff_us_ / 2 +
-          static_cast<std::int64_t>(random_.next() % static_cast<std::uint64_t>(backoff_us_ / 2)));
+    back_off("the store refuses writes", outcome.error().message);
     return !time_is_up();
   }
   backoff_us_ = 0;
-  if (!healthy_.exchange(true)) log::info("shipper: the store takes writes again");
+  if (!healthy_.exchange(true)) log::info("shipper: stores again");
   stored_seq_ = gathered_seq_;
+  if (batch_count_ > 0) stored_until_ = batches_[batch_count_ - 1].received_at;
   journal_.release(stored_seq_);
   metrics_.events.add(outcome->stored);
   metrics_.duplicates.add(outcome->duplicates);
@@ -169,10 +188,22 @@ bool Shipper::store_batches() {
   return true;
 }
 
+void Shipper::back_off(std::string_view what, std::string_view why) {
+  metrics_.failures.add();
+  if (healthy_.exchange(false)) log::error("shipper: {}, the journal keeps what is not stored: {}", what, why);
+  backoff_us_ = std::clamp(backoff_us_ * 2, kBackoffFirst, kBackoffMax);
+  // Between half and all of it, so that several nodes do not come back in step.
+  pause(backoff_us_ / 2 +
+        static_cast<std::int64_t>(random_.next() % static_cast<std::uint64_t>(backoff_us_ / 2)));
+}
+
 void Shipper::prune() {
   const MonoMicros now = system_clock().mono();
   if (options_.dedup_window_us == 0 || now < next_prune_) return;
-  const auto pruned = store_->prune_dedup(system_clock().wall() - options_.dedup_window_us, kPruneRows);
+  // What is not stored yet was received in the past, and is a duplicate of what was remembered then.
+  const bool behind = journal_.durable_seq() > stored_seq_;
+  const WallMicros until = behind ? stored_until_ : system_clock().wall();
+  const auto pruned = store_->prune_dedup(until - options_.dedup_window_us, kPruneRows);
   next_prune_ = now + (pruned && *pruned == kPruneRows ? kPruneAgain : kPruneEvery);
 }
 

@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -58,10 +59,12 @@ class Shipper {
   void run();
   bool gather();
   bool store_batches();
+  // Something that may pass: says so once, and waits longer each time.
+  void back_off(std::string_view what, std::string_view why);
   void prune();
   void give_up(const std::string& reason);
   bool time_is_up() const noexcept;
-  // Sleeps, but not beyond stop().
+  // Sleeps until stop() at most; after it, until its patience ends.
   void pause(std::int64_t micros);
 
   // Constant after create().
@@ -73,6 +76,7 @@ class Shipper {
   std::unique_ptr<Store> store_;
   std::unique_ptr<JournalReader> reader_;
   std::uint64_t stored_seq_ = 0;
+  WallMicros stored_until_ = 0;  // when the last stored batch was received; 0: none since the start
   std::uint64_t gathered_seq_ = 0;
   // What a batch's views point into.
   struct Backing {
@@ -84,6 +88,7 @@ class Shipper {
   std::vector<Backing> backings_;
   std::size_t batch_count_ = 0;
   std::uint64_t event_count_ = 0;
+  bool is_catching_up_ = false;  // the last transaction was full
   std::int64_t backoff_us_ = 0;
   MonoMicros next_prune_ = 0;
   Random random_;

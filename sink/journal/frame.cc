@@ -36,17 +36,6 @@ std::int64_t unzigzag(std::uint64_t v) {
   return static_cast<std::int64_t>(v >> 1) ^ -static_cast<std::int64_t>(v & 1);
 }
 
-// The canonical text only (lower case): what is stored as 16 bytes must come back as the same 36.
-std::optional<Uuid> as_uuid(std::string_view text) {
-  if (text.size() != kUuidText) return std::nullopt;
-  const auto uuid = Uuid::parse(text);
-  if (!uuid) return std::nullopt;
-  char canonical[kUuidText];
-  uuid->write_text(canonical);
-  if (std::memcmp(canonical, text.data(), kUuidText) != 0) return std::nullopt;
-  return uuid;
-}
-
 // Writes into memory that was made large enough before.
 class Writer {
  public:
@@ -137,9 +126,10 @@ class Reader {
 };
 
 void write_event(Writer& out, const Event& event, const Event& previous, WallMicros received_at) {
-  const auto key = as_uuid(event.idempotency_key);
+  // Only the canonical text: what is stored as 16 bytes must come back as the same 36.
+  const auto key = Uuid::parse_canonical(event.idempotency_key);
   const bool same_run = event.run_id == previous.run_id;
-  const auto run = same_run ? std::nullopt : as_uuid(event.run_id);
+  const auto run = same_run ? std::nullopt : Uuid::parse_canonical(event.run_id);
   std::uint32_t flags = 0;
   if (event.agent_name == previous.agent_name) flags |= kSameAgent;
   if (event.provider == previous.provider) flags |= kSameProvider;
@@ -236,7 +226,7 @@ void encode_batch(const Batch& batch, std::span<const std::uint8_t> admitted,
   writer.uuid(batch.id);
   writer.varint(static_cast<std::uint64_t>(batch.received_at));
   writer.varint(count);
-  static const Event kNone;
+  static constexpr Event kNone{};
   const Event* previous = &kNone;
   for (std::size_t i = 0; i < batch.events.size(); ++i) {
     if (!admitted.empty() && admitted[i] == 0) continue;
@@ -265,7 +255,7 @@ Result<void, FrameError> decode_batch(std::span<const std::uint8_t> payload, Bat
   // Two texts of an event at most come from 16 bytes; reserved, so that no view moves.
   arena.reserve(count * 2 * kUuidText);
   batch.events.resize(count);
-  static const Event kNone;
+  static constexpr Event kNone{};
   for (std::size_t i = 0; i < count; ++i) {
     batch.events[i] = Event{};
     const bool sound =

@@ -15,16 +15,10 @@ struct Opened {
   std::uint32_t version = 0;
 };
 
-std::string problem_of(const SegmentScan& scan, bool last) {
-  if (scan.damage) {
-    return "acknowledged frame " + std::to_string(scan.damage->seq) + " is damaged at offset " +
-           std::to_string(scan.damage->offset) + ", " + std::to_string(scan.skipped) + " frames lost";
-  }
-  if (last && scan.torn_bytes > 0) {
-    return std::to_string(scan.torn_bytes) + " bytes behind offset " + std::to_string(scan.end) +
-           " are no whole frame: an interrupted group, or one that is being written (harmless)";
-  }
-  return "";
+std::string problem_of(const SegmentScan& scan) {
+  if (!scan.damage) return "";
+  return "acknowledged frame " + std::to_string(scan.damage->seq) + " is damaged at offset " +
+         std::to_string(scan.damage->offset) + ", " + std::to_string(scan.skipped) + " frames lost";
 }
 
 }  // namespace
@@ -48,16 +42,20 @@ Result<JournalSummary> inspect_journal(const std::string& directory) {
     segment.file = (*files)[i].path;
     segment.id = (*files)[i].id;
     segment.bytes = opened[i].file.bytes().size();
-    if (opened[i].state != HeaderState::kSound) {
+    const bool last = i + 1 == opened.size();
+    if (last && is_unwritten(opened[i].file.bytes(), segment.id)) continue;
+    if (opened[i].state != HeaderState::kSound || opened[i].header.segment_id != segment.id) {
       segment.problem =
           opened[i].state == HeaderState::kNewer
               ? "journal format " + std::to_string(opened[i].version) + " is newer than this kavachd"
               : "the header is damaged at offset 0";
       continue;
     }
-    const bool last = i + 1 == opened.size();
     std::optional<std::uint64_t> end_seq;
-    if (!last && opened[i + 1].state == HeaderState::kSound) end_seq = opened[i + 1].header.first_seq;
+    if (!last && opened[i + 1].state == HeaderState::kSound &&
+        opened[i + 1].header.segment_id == (*files)[i + 1].id) {
+      end_seq = opened[i + 1].header.first_seq;
+    }
     Batch batch;
     std::string arena;
     const SegmentScan scan =
@@ -69,7 +67,8 @@ Result<JournalSummary> inspect_journal(const std::string& directory) {
     summary.journal_id = opened[i].header.journal_id;
     segment.first_seq = opened[i].header.first_seq;
     segment.frames = scan.frames;
-    segment.problem = problem_of(scan, last);
+    segment.torn_bytes = scan.torn_bytes;
+    segment.problem = problem_of(scan);
   }
   return summary;
 }

@@ -1,6 +1,7 @@
 #include "sink/journal/journal.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
@@ -76,6 +77,21 @@ int write_all(int fd, std::vector<iovec>& parts, std::uint64_t offset) {
     while (first < parts.size() && parts[first].iov_len == 0) ++first;
   }
   return 0;
+}
+
+// Makes durable what recovery found in the last segment and cuts what is torn. What is read back counts as
+// acknowledged from now on (its keys are remembered), so the page cache that a killed process left is not
+// enough. The last group is written anew: a sync of it that failed has left its pages clean, and another sync
+// alone would say yes without writing them. Returns 0 or an errno.
+int finish_segment(const std::string& path, std::span<const std::uint8_t> last_group, std::uint64_t end) {
+  std::vector<std::uint8_t> bytes(last_group.begin(), last_group.end());
+  std::vector<iovec> parts{{bytes.data(), bytes.size()}};
+  const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+  if (fd < 0) return errno;
+  int error = bytes.empty() ? 0 : write_all(fd, parts, end - bytes.size());
+  if (error == 0 && (::ftruncate(fd, static_cast<off_t>(end)) != 0 || ::fsync(fd) != 0)) error = errno;
+  ::close(fd);
+  return error;
 }
 
 }  // namespace
@@ -154,6 +170,8 @@ class Journal::Impl {
   bool anything_waiting() const noexcept;
   void sleep();
   void write_group();
+  void try_again();
+  void note_success();
   int try_write();
   int open_segment(std::uint64_t bytes_needed);
   void abandon_segment();
@@ -180,7 +198,8 @@ class Journal::Impl {
   std::uint64_t next_seq_ = 1;
   MonoMicros retry_at_ = 0;
   std::vector<Frame*> group_;
-  std::vector<std::uint32_t> group_ends_;  // by shard: where its frames end in group_
+  std::uint32_t first_shard_ = 0;          // whose frames come first in group_
+  std::vector<std::uint32_t> group_ends_;  // by shard, from the first: where its frames end in group_
   std::uint64_t group_bytes_ = 0;
   std::vector<std::uint8_t> headers_;
   std::vector<iovec> parts_;
@@ -244,28 +263,25 @@ Status Journal::Impl::recover_segments(const std::vector<SegmentFile>& files) {
     SegmentHeader header;
   };
   std::vector<Found> sound;
+  std::string never_written;
   for (std::size_t i = 0; i < files.size(); ++i) {
     next_segment_id_ = files[i].id + 1;
     auto mapped = MappedFile::open(files[i].path);
     if (!mapped) return mapped.error();
     SegmentHeader header;
     std::uint32_t version = 0;
-    switch (read_segment_header(mapped->bytes(), header, version)) {
-      case HeaderState::kNewer:
-        return failure(files[i].path + " has journal format " + std::to_string(version) +
-                       ", this kavachd reads up to " + std::to_string(kJournalVersion) +
-                       ": start the newer version, or move the file away");
-      case HeaderState::kSound:
-        if (header.segment_id == files[i].id) sound.push_back({files[i], header});
-        break;
-      case HeaderState::kNone:
-        break;
+    const HeaderState state = read_segment_header(mapped->bytes(), header, version);
+    if (state == HeaderState::kNewer) {
+      return failure(files[i].path + " has journal format " + std::to_string(version) +
+                     ", this kavachd reads up to " + std::to_string(kJournalVersion) +
+                     ": start the newer version, or move the file away");
     }
-    const bool is_sound = !sound.empty() && sound.back().file.id == files[i].id;
-    if (is_sound) continue;
-    // The last file may have been created and never written; a header that was lost later is damage.
-    if (i + 1 == files.size()) {
-      ::unlink(files[i].path.c_str());
+    if (state == HeaderState::kSound && header.segment_id == files[i].id) {
+      sound.push_back({files[i], header});
+      continue;
+    }
+    if (i + 1 == files.size() && is_unwritten(mapped->bytes(), files[i].id)) {
+      never_written = files[i].path;
       continue;
     }
     if (options_.on_corruption == CorruptionPolicy::kStop) {
@@ -273,9 +289,16 @@ Status Journal::Impl::recover_segments(const std::vector<SegmentFile>& files) {
                      ": the header is damaged at offset 0; look with `kavachd journal inspect`, and set "
                      "journal.on_corruption = \"skip\" to go on without its frames");
     }
+    // Kept for whoever wants to look into it, and out of the way: no follower would ever release it.
+    const std::string aside = files[i].path + ".damaged";
+    if (::rename(files[i].path.c_str(), aside.c_str()) != 0) {
+      return failure("cannot rename " + files[i].path + " to " + aside + ": " + error_text(errno));
+    }
+    log::warning("journal: the header of {} is damaged; it is skipped and kept as {}", files[i].path, aside);
     ++report_.damaged_frames_skipped;
   }
 
+  bool has_skipped_in_last = false;
   for (std::size_t i = 0; i < sound.size(); ++i) {
     const auto& [file, header] = sound[i];
     if (id_.is_nil()) id_ = header.journal_id;
@@ -295,15 +318,19 @@ Status Journal::Impl::recover_segments(const std::vector<SegmentFile>& files) {
     if (!mapped) return mapped.error();
     const bool last = i + 1 == sound.size();
     const auto end_seq = last ? std::nullopt : std::optional<std::uint64_t>(sound[i + 1].header.first_seq);
+    std::uint64_t last_group = kSegmentHeaderBytes;
     const SegmentScan scan =
         scan_segment(mapped->bytes(), header, end_seq, options_.on_corruption == CorruptionPolicy::kSkip,
-                     [this](const FrameHeader& frame, std::span<const std::uint8_t>, std::uint64_t) {
+                     [&](const FrameHeader& frame, std::span<const std::uint8_t>, std::uint64_t offset) {
                        account(frame.seq, frame_file_bytes(frame.payload_bytes));
+                       if (frame.seq == frame.synced_seq + 1) last_group = offset;
                      });
     if (scan.damage && options_.on_corruption == CorruptionPolicy::kStop) {
+      const bool has_gap = !last && sound[i + 1].file.id != file.id + 1;
       return failure(
           file.path + ": acknowledged frame " + std::to_string(scan.damage->seq) + " is damaged at offset " +
           std::to_string(scan.damage->offset) +
+          (has_gap ? ", and no segment is between it and " + sound[i + 1].file.path : "") +
           "; look with `kavachd journal inspect`, restore the file, or set journal.on_corruption = \"skip\" "
           "to go on without the damaged frames");
     }
@@ -312,19 +339,19 @@ Status Journal::Impl::recover_segments(const std::vector<SegmentFile>& files) {
     report_.damaged_frames_skipped += scan.skipped;
     next_seq_ = scan.next_seq;
     if (last) {
-      // What is read back counts as acknowledged from now on (its keys are remembered), so it must be on the
-      // disk, not only in the page cache that a killed process left. What is torn goes.
-      const int fd = ::open(file.path.c_str(), O_RDWR | O_CLOEXEC);
-      const bool synced = fd >= 0 && ::ftruncate(fd, static_cast<off_t>(scan.end)) == 0 && ::fsync(fd) == 0;
-      const int error = errno;
-      if (fd >= 0) ::close(fd);
-      if (!synced) return failure("cannot sync " + file.path + ": " + error_text(error));
-      if (scan.frames == 0) {
-        ::unlink(file.path.c_str());
-        continue;
-      }
+      has_skipped_in_last = scan.damage.has_value();
+      const auto group = mapped->bytes().subspan(last_group, scan.end - last_group);
+      if (const int error = finish_segment(file.path, group, scan.end); error != 0)
+        return failure("cannot sync " + file.path + ": " + error_text(error));
     }
+    // Also one without a frame: its first_seq says that everything before it was acknowledged.
     segments_.push_back({file.id, header.first_seq, file.path});
+  }
+  if (!never_written.empty()) ::unlink(never_written.c_str());
+  // The frames that said so may have been behind the cut. A segment that begins here says it from now on.
+  if (has_skipped_in_last) {
+    if (const int error = open_segment(0); error != 0)
+      return failure("cannot begin a segment in " + options_.directory + ": " + error_text(error));
   }
   report_.segments = segments_.size();
   return {};
@@ -378,7 +405,12 @@ void Journal::Impl::stop() {
   stopping_.store(true, std::memory_order_release);
   const std::uint64_t one = 1;
   [[maybe_unused]] const ssize_t n = ::write(wake_fd_, &one, sizeof(one));
-  if (thread_.joinable()) thread_.join();
+  if (!thread_.joinable()) return;
+  thread_.join();
+  // What was preallocated, or is left of a recycled file, is not needed any more. Nothing depends on it.
+  if (segment_fd_ >= 0) {
+    [[maybe_unused]] const int cut = ::ftruncate(segment_fd_, static_cast<off_t>(segment_offset_));
+  }
 }
 
 void Journal::Impl::run() {
@@ -389,8 +421,17 @@ void Journal::Impl::run() {
       continue;
     }
     if (stopping_.load(std::memory_order_acquire) && !anything_waiting()) break;
+    if (!healthy_.load(std::memory_order_relaxed)) try_again();
     sleep();
   }
+}
+
+// Without a group: a load balancer sends nothing to a node that is not ready, so nothing would ever show that
+// the disk is well again.
+void Journal::Impl::try_again() {
+  if (system_clock().mono() < retry_at_) return;
+  if (open_segment(0) == 0) return note_success();
+  retry_at_ = system_clock().mono() + kRetryEvery;
 }
 
 bool Journal::Impl::anything_waiting() const noexcept {
@@ -401,8 +442,12 @@ void Journal::Impl::sleep() {
   sleeping_.store(true, std::memory_order_relaxed);
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (!anything_waiting() && !stopping_.load(std::memory_order_relaxed)) {
-    std::uint64_t count = 0;
-    [[maybe_unused]] const ssize_t n = ::read(wake_fd_, &count, sizeof(count));
+    const bool healthy = healthy_.load(std::memory_order_relaxed);
+    pollfd wake{wake_fd_, POLLIN, 0};
+    if (healthy || ::poll(&wake, 1, static_cast<int>(kRetryEvery / kMicrosPerMilli)) > 0) {
+      std::uint64_t count = 0;
+      [[maybe_unused]] const ssize_t n = ::read(wake_fd_, &count, sizeof(count));
+    }
   }
   sleeping_.store(false, std::memory_order_relaxed);
 }
@@ -412,7 +457,10 @@ void Journal::Impl::gather() {
   group_.clear();
   group_ends_.clear();
   group_bytes_ = 0;
-  for (auto& lane : lanes_) {
+  // Each group begins with another shard, so that one that always fills a group cannot shut out the others.
+  first_shard_ = (first_shard_ + 1) % options_.shards;
+  for (std::uint32_t i = 0; i < options_.shards; ++i) {
+    Lane* const lane = lanes_[(first_shard_ + i) % options_.shards].get();
     // One frame at a time, so that the bound is passed by one frame at most.
     while (group_bytes_ < options_.group_bytes_max && group_.size() < kLaneSlots) {
       const std::size_t taken = lane->drain(
@@ -446,8 +494,8 @@ void Journal::Impl::write_group() {
     metrics_.groups.add();
     next_seq_ += group_.size();
     segment_offset_ += group_bytes_;
-    durable_seq_.store(next_seq_ - 1, std::memory_order_release);
-    if (!healthy_.exchange(true)) log::info("journal: writes again");
+    durable_seq_.store(next_seq_ - 1, std::memory_order_seq_cst);  // pairs with wait_beyond()
+    note_success();
     deliver_group(true);
     wake_followers();
     return;
@@ -462,6 +510,10 @@ void Journal::Impl::write_group() {
     }
   }
   deliver_group(false);
+}
+
+void Journal::Impl::note_success() {
+  if (!healthy_.exchange(true)) log::info("journal: writes again");
 }
 
 // Returns 0 when the group is durable, else an errno.
@@ -497,8 +549,9 @@ int Journal::Impl::open_segment(std::uint64_t bytes_needed) {
   {
     const std::lock_guard lock(mutex_);
     if (!spares_.empty()) {
-      // Its old frames do not pass for ours: the salt of their checksums is another.
-      if (::rename(spares_.back().c_str(), path.c_str()) != 0) return errno;
+      // Its old frames do not pass for ours: the salt of their checksums is another. If somebody has deleted
+      // it, a new file does as well.
+      [[maybe_unused]] const int renamed = ::rename(spares_.back().c_str(), path.c_str());
       spares_.pop_back();
     }
   }
@@ -509,9 +562,12 @@ int Journal::Impl::open_segment(std::uint64_t bytes_needed) {
   // Preallocated, so that a full disk shows here and not in the middle of a group; not every file system can.
   int error = ::posix_fallocate(fd, 0, static_cast<off_t>(capacity));
   if (error == EOPNOTSUPP || error == EINVAL) error = 0;
-  if (error == 0 && ::pwrite(fd, bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size()))
-    error = errno;
-  if (error == 0 && (::fsync(fd) != 0 || !sync_directory(options_.directory))) error = errno;
+  // The name before the header: after a power failure in between, a recycled file with its old name and its
+  // new header would look like damage.
+  if (error == 0 && !sync_directory(options_.directory)) error = errno;
+  parts_.assign({{bytes.data(), bytes.size()}});
+  if (error == 0) error = write_all(fd, parts_, 0);
+  if (error == 0 && ::fsync(fd) != 0) error = errno;
   if (error != 0) {
     ::close(fd);
     ::unlink(path.c_str());
@@ -533,7 +589,10 @@ int Journal::Impl::open_segment(std::uint64_t bytes_needed) {
 // still obeys.
 void Journal::Impl::abandon_segment() {
   if (segment_fd_ < 0) return;
-  [[maybe_unused]] const int cut = ::ftruncate(segment_fd_, static_cast<off_t>(segment_offset_));
+  if (::ftruncate(segment_fd_, static_cast<off_t>(segment_offset_)) == 0) {
+    // So that the group does not come back with a power failure. Nothing is taken from it, whatever it says.
+    [[maybe_unused]] const int synced = ::fdatasync(segment_fd_);
+  }
   ::close(std::exchange(segment_fd_, -1));
   const std::lock_guard lock(mutex_);
   if (!segments_.empty() && segments_.back().first_seq == next_seq_) {
@@ -550,8 +609,9 @@ void Journal::Impl::deliver_group(bool durable) {
   }
   in_flight_bytes_.fetch_sub(bytes, std::memory_order_relaxed);
   std::uint32_t begin = 0;
-  for (std::uint32_t shard = 0; shard < group_ends_.size(); ++shard) {
-    const std::uint32_t end = group_ends_[shard];
+  for (std::uint32_t i = 0; i < group_ends_.size(); ++i) {
+    const std::uint32_t shard = (first_shard_ + i) % options_.shards;
+    const std::uint32_t end = group_ends_[i];
     if (end > begin) deliver_(shard, std::span<Frame* const>(group_.data() + begin, end - begin));
     begin = end;
   }
@@ -589,8 +649,9 @@ void Journal::Impl::release(std::uint64_t seq) {
     bytes = steps_.front().bytes;
     steps_.pop_front();
   }
-  // Everything is carried on: what the last step did not cover is released too. Bytes before the sequence
-  // number are published in that order, so the sum read here may only be too small.
+  // Everything is carried on: what the last step did not cover is released too. Bytes are published before
+  // the number of their frame, so the sum may hold a group that is just becoming durable; the next step sets
+  // it right.
   if (steps_.empty()) {
     const std::uint64_t durable = durable_bytes_.load(std::memory_order_acquire);
     if (durable_seq_.load(std::memory_order_acquire) == seq) bytes = std::max(bytes, durable);

@@ -36,7 +36,8 @@ struct Frame {
   std::uint32_t payload_crc = 0;  // CRC32C of payload: set by seal() on the shard, so that the one journal
                                   // thread does not compute it
   std::uint32_t events = 0;
-  void* owner = nullptr;  // the submitter's own; the journal does not touch it
+  void* owner = nullptr;  // the submitter's own, as is `next`: the journal does not touch them
+  Frame* next = nullptr;
   // Set by the journal before delivery.
   Receipt receipt = Receipt::kFailed;
   std::uint64_t seq = 0;
@@ -66,7 +67,7 @@ struct RecoveryReport {
 };
 
 struct JournalMetrics {
-  Counter frames, events, bytes, groups, failures, refused_backlog;
+  Counter frames, events, bytes, groups, failures;
   DurationHistogram commit_duration;  // write + sync of one group
   void add_to(MetricsRegistry& registry) const;
 };
@@ -146,7 +147,8 @@ class JournalReader {
 struct SegmentSummary {
   std::string file;
   std::uint64_t id = 0, first_seq = 0, last_seq = 0, frames = 0, events = 0, bytes = 0;
-  std::string problem;  // empty, or what is wrong and at which offset
+  std::uint64_t torn_bytes = 0;  // behind the last frame: an interrupted group, or one that is being written
+  std::string problem;           // empty, or what is wrong and at which offset
 };
 struct JournalSummary {
   Uuid journal_id;

@@ -1,11 +1,13 @@
 // JournalReader: a follower's view of the journal while it is written.
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <limits>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "engine/crc32c.h"
@@ -41,6 +43,7 @@ class JournalReader::Impl {
       }
       if (entry->seq < next_seq_) continue;
       next_seq_ = entry->seq + 1;
+      has_begun_ = true;
       return std::optional<Entry>(*entry);
     }
     return std::optional<Entry>();
@@ -57,11 +60,12 @@ class JournalReader::Impl {
     std::uint64_t end = kNoEnd;
     for (const SegmentFile& file : *files) {
       SegmentHeader header;
-      if (!read_header(file.path, header)) continue;
+      const auto is_segment = read_header(file, header);
+      if (!is_segment) return is_segment.error();
+      if (!*is_segment) continue;
       if (header.first_seq > next_seq_) {
         if (!chosen) {
-          // What was before has been released.
-          next_seq_ = header.first_seq;
+          if (Status jumped = jump_to(header.first_seq); !jumped) return jumped;
         } else {
           end = header.first_seq;
           break;
@@ -75,7 +79,7 @@ class JournalReader::Impl {
     if (fd_ >= 0 && chosen->segment_id == segment_.segment_id) return {};
     close_file();
     fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd_ < 0) return failure("journal: cannot open " + path);
+    if (fd_ < 0) return cannot_open(path);
     segment_ = *chosen;
     path_ = path;
     salt_ = frame_salt(segment_);
@@ -83,31 +87,58 @@ class JournalReader::Impl {
     return {};
   }
 
-  static bool read_header(const std::string& path, SegmentHeader& header) {
+  // A reader begins where the journal does: what was before has been released. Later there is no gap but damage.
+  Status jump_to(std::uint64_t first_seq) {
+    if (has_begun_) {
+      const std::string lost = "journal: no segment holds frames " + std::to_string(next_seq_) + " to " +
+                               std::to_string(first_seq - 1);
+      if (on_corruption_ == CorruptionPolicy::kStop) return failure(lost);
+      log::warning("{}; they are skipped", lost);
+    }
+    next_seq_ = first_seq;
+    return {};
+  }
+
+  static Failure cannot_open(const std::string& path) {
+    return passing_failure("journal: cannot open " + path + ": " +
+                           std::error_code(errno, std::generic_category()).message());
+  }
+
+  // False for a file that is no segment, or no longer.
+  static Result<bool> read_header(const SegmentFile& file, SegmentHeader& header) {
     std::uint8_t bytes[kSegmentHeaderBytes];
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return false;  // recycled between the listing and now
+    const int fd = ::open(file.path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT) return false;  // recycled between the listing and now
+    if (fd < 0) return cannot_open(file.path);
     const bool whole = ::pread(fd, bytes, sizeof(bytes), 0) == static_cast<ssize_t>(sizeof(bytes));
     ::close(fd);
     std::uint32_t version = 0;
-    return whole && read_segment_header(bytes, header, version) == HeaderState::kSound;
+    // A file that is being recycled has its new name first and its new header later.
+    return whole && read_segment_header(bytes, header, version) == HeaderState::kSound &&
+           header.segment_id == file.id;
   }
 
   // The frame at offset_; steps behind it. The failure is for a frame that is not sound.
   Result<Entry> read_frame() {
-    auto frame = read_frame_header(bytes_at(offset_, kFrameHeaderBytes), salt_);
-    if (!frame) {
-      // The window may have been read before the frame was written.
+    auto entry = sound_frame();
+    if (!entry) {
+      // The window may have been read before the frame was written, or while half of it was.
       window_.clear();
-      frame = read_frame_header(bytes_at(offset_, kFrameHeaderBytes), salt_);
+      entry = sound_frame();
     }
-    if (!frame || frame->seq > next_seq_) return damaged();
+    if (!entry) return damaged();
+    return *entry;
+  }
+
+  std::optional<Entry> sound_frame() {
+    const auto frame = read_frame_header(bytes_at(offset_, kFrameHeaderBytes), salt_);
+    if (!frame || frame->seq > next_seq_) return std::nullopt;
     const auto whole = bytes_at(offset_, kFrameHeaderBytes + std::size_t{frame->payload_bytes});
-    if (whole.size() < kFrameHeaderBytes + std::size_t{frame->payload_bytes}) return damaged();
+    if (whole.size() < kFrameHeaderBytes + std::size_t{frame->payload_bytes}) return std::nullopt;
     const auto payload = whole.subspan(kFrameHeaderBytes, frame->payload_bytes);
     // Frames that were carried on already are stepped over unread.
     if (frame->seq == next_seq_ && crc32c(0, payload.data(), payload.size()) != frame->payload_crc)
-      return damaged();
+      return std::nullopt;
     offset_ += frame_file_bytes(frame->payload_bytes);
     return Entry{frame->seq, payload};
   }
@@ -137,7 +168,8 @@ class JournalReader::Impl {
   std::span<const std::uint8_t> bytes_at(std::uint64_t offset, std::size_t size) {
     const bool inside = offset >= window_offset_ && offset + size <= window_offset_ + window_.size();
     if (!inside) {
-      window_.resize(std::max(size, kWindowBytes));
+      // A frame's length is believed only as far as the file goes.
+      window_.resize(std::min(std::max(size, kWindowBytes), file_bytes_from(offset)));
       std::size_t have = 0;
       while (have < window_.size()) {
         const ssize_t n =
@@ -153,6 +185,12 @@ class JournalReader::Impl {
     return std::span<const std::uint8_t>(window_).subspan(at, std::min(size, window_.size() - at));
   }
 
+  std::size_t file_bytes_from(std::uint64_t offset) const {
+    struct stat status {};
+    if (::fstat(fd_, &status) != 0 || static_cast<std::uint64_t>(status.st_size) < offset) return 0;
+    return static_cast<std::uint64_t>(status.st_size) - offset;
+  }
+
   void close_file() {
     if (fd_ >= 0) ::close(std::exchange(fd_, -1));
     window_.clear();
@@ -160,6 +198,7 @@ class JournalReader::Impl {
 
   const std::string directory_;
   std::uint64_t next_seq_;
+  bool has_begun_ = false;  // a frame was read
   const CorruptionPolicy on_corruption_;
   int fd_ = -1;
   SegmentHeader segment_;

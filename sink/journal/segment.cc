@@ -97,6 +97,14 @@ HeaderState read_segment_header(std::span<const std::uint8_t> bytes, SegmentHead
   return HeaderState::kSound;
 }
 
+bool is_unwritten(std::span<const std::uint8_t> bytes, std::uint64_t id_of_file) noexcept {
+  SegmentHeader header;
+  std::uint32_t version = 0;
+  if (read_segment_header(bytes, header, version) == HeaderState::kSound)
+    return header.segment_id != id_of_file;
+  return std::all_of(bytes.begin(), bytes.end(), [](std::uint8_t b) { return b == 0; });
+}
+
 void write_frame_header(const FrameHeader& header, std::uint32_t salt, std::uint8_t* out) noexcept {
   put(out, 0, kFrameMagic);
   put(out, 4, header.payload_bytes);
@@ -133,7 +141,7 @@ Result<std::vector<SegmentFile>> list_segments(const std::string& directory) {
     if (parsed.ec != std::errc() || parsed.ptr != name.data() + kIdDigits) continue;
     found.push_back({entry.path().string(), id});
   }
-  if (error) return failure("cannot list the journal's directory " + directory + ": " + error.message());
+  if (error) return passing_failure("cannot list the journal's directory " + directory + ": " + error.message());
   std::sort(found.begin(), found.end(),
             [](const SegmentFile& a, const SegmentFile& b) { return a.id < b.id; });
   return found;

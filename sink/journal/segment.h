@@ -41,6 +41,9 @@ void write_frame_header(const FrameHeader& header, std::uint32_t salt, std::uint
 enum class HeaderState : std::uint8_t { kSound, kNone, kNewer };
 HeaderState read_segment_header(std::span<const std::uint8_t> bytes, SegmentHeader& header,
                                 std::uint32_t& version) noexcept;
+// True for a file that was made, or recycled, and whose header never came to the disk. Then no frame did
+// either, so only the last file of a journal can be like this.
+bool is_unwritten(std::span<const std::uint8_t> bytes, std::uint64_t id_of_file) noexcept;
 // Checks magic and checksum only; the payload is the caller's.
 std::optional<FrameHeader> read_frame_header(std::span<const std::uint8_t> bytes,
                                              std::uint32_t salt) noexcept;

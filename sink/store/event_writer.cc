@@ -11,9 +11,11 @@
 namespace kavach::sink {
 namespace {
 
+// A row that is older than the window may still be there: it is pruned some time later, and counts as gone.
 constexpr std::string_view kInsertDedupKey =
     "INSERT INTO dedup_keys (project_id, dedup_key, seen_at_us) VALUES (?1, ?2, ?3) "
-    "ON CONFLICT (project_id, dedup_key) DO NOTHING";
+    "ON CONFLICT (project_id, dedup_key) DO UPDATE SET seen_at_us = excluded.seen_at_us "
+    "WHERE dedup_keys.seen_at_us < ?4";
 constexpr std::string_view kInsertEvent =
     "INSERT INTO events (id, org_id, project_id, ingest_system, ts_us, received_at_us, agent_name, provider, "
     "model, "
@@ -93,6 +95,8 @@ std::string_view name_of(IngestSystem system) noexcept {
 
 class EventWriter::Impl {
  public:
+  explicit Impl(std::int64_t dedup_window_us) : dedup_window_us_(dedup_window_us) {}
+
   StoreResult<void> prepare(Connection& connection) {
     const std::pair<Statement*, std::string> statements[] = {
         {&insert_dedup_key_, std::string(kInsertDedupKey)},
@@ -146,7 +150,8 @@ class EventWriter::Impl {
   StoreResult<bool> insert_event(const Batch& batch, const UuidText& org, const UuidText& project,
                                  const Event& event, const UuidText& id) {
     if (!event.idempotency_key.empty()) {
-      auto remembered = insert_dedup_key_.run(project, event.idempotency_key, batch.received_at);
+      auto remembered = insert_dedup_key_.run(project, event.idempotency_key, batch.received_at,
+                                              batch.received_at - dedup_window_us_);
       if (!remembered) return remembered.error();
       if (*remembered == 0) return false;
     }
@@ -225,6 +230,7 @@ class EventWriter::Impl {
   static constexpr std::string_view kNoUser = "";
   static constexpr std::int64_t kNoTagSet = 0;
 
+  const std::int64_t dedup_window_us_;
   Statement insert_dedup_key_, insert_event_, select_run_models_;
   Statement add_minute_, add_hour_, add_dimension_, add_day_, add_agent_, add_run_;
   RollUp roll_up_;  // kept for its memory
@@ -235,8 +241,8 @@ EventWriter::EventWriter(EventWriter&&) noexcept = default;
 EventWriter& EventWriter::operator=(EventWriter&&) noexcept = default;
 EventWriter::~EventWriter() = default;
 
-StoreResult<EventWriter> EventWriter::create(Connection& connection) {
-  auto impl = std::make_unique<Impl>();
+StoreResult<EventWriter> EventWriter::create(Connection& connection, std::int64_t dedup_window_us) {
+  auto impl = std::make_unique<Impl>(dedup_window_us);
   if (auto prepared = impl->prepare(connection); !prepared) return prepared.error();
   return EventWriter(std::move(impl));
 }

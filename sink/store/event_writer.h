@@ -3,6 +3,7 @@
 // Works inside a transaction that the caller owns; a failure leaves that transaction to be rolled back.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <span>
 
@@ -15,13 +16,13 @@ namespace kavach::sink {
 class EventWriter {
  public:
   // Prepares all statements. REQUIRES: a migrated database; the connection outlives the writer.
-  static StoreResult<EventWriter> create(Connection& connection);
+  static StoreResult<EventWriter> create(Connection& connection, std::int64_t dedup_window_us);
   EventWriter(EventWriter&&) noexcept;
   EventWriter& operator=(EventWriter&&) noexcept;
   ~EventWriter();
 
-  // An event is a duplicate when its deduplication key is remembered for its project, or when its id is
-  // stored already (a frame that is read again). Duplicates change nothing.
+  // An event is a duplicate when its project has sent its deduplication key within the window before it, or
+  // when its id is stored already (a frame that is read again). Duplicates change no sum.
   StoreResult<ApplyOutcome> write(std::span<const Batch> batches);
 
  private:

@@ -16,14 +16,15 @@ constexpr std::string_view kFollower = "store";
 
 class SqliteStore final : public Store {
  public:
-  static StoreResult<std::unique_ptr<Store>> open(const std::string& path, const Clock& clock) {
+  static StoreResult<std::unique_ptr<Store>> open(const std::string& path, const Clock& clock,
+                                                  std::int64_t dedup_window_us) {
     auto connection = Connection::open(path);
     if (!connection) return connection.error();
     if (auto migrated = migrate(*connection, sqlite_migrations(), clock.wall()); !migrated) {
       return StoreFailure{path + ": " + migrated.error().message, migrated.error().retryable};
     }
     std::unique_ptr<SqliteStore> store(new SqliteStore(std::move(*connection), clock));
-    if (auto prepared = store->prepare(); !prepared) return prepared.error();
+    if (auto prepared = store->prepare(dedup_window_us); !prepared) return prepared.error();
     return std::unique_ptr<Store>(std::move(store));
   }
 
@@ -104,7 +105,7 @@ class SqliteStore final : public Store {
   SqliteStore(Connection connection, const Clock& clock)
       : connection_(std::move(connection)), clock_(clock) {}
 
-  StoreResult<void> prepare() {
+  StoreResult<void> prepare(std::int64_t dedup_window_us) {
     const std::pair<Statement*, std::string_view> statements[] = {
         {&select_position_, "SELECT seq FROM shipper_positions WHERE journal_id = ?1 AND follower = ?2"},
         {&upsert_position_,
@@ -122,7 +123,7 @@ class SqliteStore final : public Store {
       if (!prepared) return prepared.error();
       *statement = std::move(*prepared);
     }
-    auto event_writer = EventWriter::create(connection_);
+    auto event_writer = EventWriter::create(connection_, dedup_window_us);
     if (!event_writer) return event_writer.error();
     event_writer_ = std::make_unique<EventWriter>(std::move(*event_writer));
     return {};
@@ -137,8 +138,9 @@ class SqliteStore final : public Store {
 
 }  // namespace
 
-StoreResult<std::unique_ptr<Store>> open_sqlite(const std::string& path, const Clock& clock) {
-  return SqliteStore::open(path, clock);
+StoreResult<std::unique_ptr<Store>> open_sqlite(const std::string& path, const Clock& clock,
+                                                std::int64_t dedup_window_us) {
+  return SqliteStore::open(path, clock, dedup_window_us);
 }
 
 }  // namespace kavach::sink

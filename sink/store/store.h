@@ -9,6 +9,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -22,6 +23,9 @@
 #include "engine/result.h"
 
 namespace kavach::sink {
+
+// A deduplication window that no event leaves.
+inline constexpr std::int64_t kRememberForEver = std::numeric_limits<std::int64_t>::max();
 
 using KeyDigest = std::array<std::uint8_t, 32>;  // SHA-256 of the raw API key
 
@@ -135,7 +139,9 @@ class Store {
 
 // Opens and migrates; creates the file (mode 0600) and its folder when missing. Several connections and
 // processes may have the file open; a call waits up to 5 s for another writer, then fails as retryable.
+// An event whose key was seen more than `dedup_window_us` before it is no duplicate.
 // REQUIRES: the clock outlives the store.
-StoreResult<std::unique_ptr<Store>> open_sqlite(const std::string& path, const Clock& clock = system_clock());
+StoreResult<std::unique_ptr<Store>> open_sqlite(const std::string& path, const Clock& clock = system_clock(),
+                                                std::int64_t dedup_window_us = kRememberForEver);
 
 }  // namespace kavach::sink

@@ -9,8 +9,8 @@ namespace {
 
 // The right side of `SET column = ...`; CASE and not MIN(a, b), which Postgres calls LEAST.
 std::string merged(const UpsertTable& table, const UpsertColumn& column) {
-  const std::string old_value = fmt::format("{}.{}", table.name, column.name);
-  const std::string new_value = fmt::format("excluded.{}", column.name);
+  std::string old_value = fmt::format("{}.{}", table.name, column.name);
+  std::string new_value = fmt::format("excluded.{}", column.name);
   switch (column.merge) {
     case Merge::kSum:
       return fmt::format(

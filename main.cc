@@ -11,6 +11,7 @@
 
 #include <CLI/CLI.hpp>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <iostream>
 #include <map>
@@ -154,14 +155,15 @@ class Node {
   Status open_listeners();
   void build_metrics();
   void reload();
-  // False when a second signal cut it short.
-  bool drain(const sigset_t& signals);
+  void drain();
   void for_each_lane(const std::function<void(Lane&)>& task);
 
   std::string config_path_;
   Config config_;
+  std::uint16_t port_ = 0;
   http::Health health_;
   std::atomic<std::int64_t> open_connections_{0};
+  std::atomic<std::size_t> lanes_accepting_{0};
   quota::DedupHasher hasher_{Random().next()};
   std::unique_ptr<sink::Journal> journal_;
   std::unique_ptr<sink::Shipper> shipper_;
@@ -199,7 +201,7 @@ Status Node::build() {
 
   const std::int64_t window_us = config_.quota.dedup_window_hours * kMicrosPerHour;
   if (config_.store.kind == "sqlite") {
-    auto own = sink::open_sqlite(config_.store.path);
+    auto own = sink::open_sqlite(config_.store.path, system_clock(), window_us);
     if (!own) return failure("cannot open the store: " + own.error().message);
     auto shipper =
         sink::Shipper::create(*journal_, std::move(*own),
@@ -313,10 +315,12 @@ Status Node::restore_dedup(sink::Store& store) {
 Status Node::open_listeners() {
   auto tls = load_tls(config_);
   if (!tls) return tls.error();
+  port_ = static_cast<std::uint16_t>(config_.http.port);
+  if (Status free = http::Server::check_port_is_free(config_.http.address, port_); !free) return free;
   for (std::uint32_t id = 0; id < lanes_.size(); ++id) {
     http::ServerOptions options;
     options.address = config_.http.address;
-    options.port = static_cast<std::uint16_t>(config_.http.port);
+    options.port = port_;
     options.listen_backlog = static_cast<int>(config_.http.listen_backlog);
     options.limits = transport_limits(config_);
     options.tls = *tls;
@@ -324,6 +328,7 @@ Status Node::open_listeners() {
     lane.server = std::make_unique<http::Server>(runtime_->shard(id), lane.router, std::move(options),
                                                  open_connections_);
     if (Status listening = lane.server->listen(); !listening) return listening;
+    port_ = lane.server->port();  // with http.port = 0 the first one chooses
   }
   return {};
 }
@@ -364,7 +369,8 @@ void Node::reload() {
   if (!merged) return refuse(merged.error());
   const auto tls = load_tls(*merged);
   if (!tls) return refuse(tls.error());
-  if (const auto tiers = quota::TierTable::load(merged->quota.tiers_file); !tiers) return refuse(tiers.error());
+  if (const auto tiers = quota::TierTable::load(merged->quota.tiers_file); !tiers)
+    return refuse(tiers.error());
   for (const SettingChange& change : diff_config(config_, *wanted)) {
     log::info("reload: {}: {} -> {}{}", change.key, change.from, change.to,
               change.reload == Reload::kLive ? "" : " (takes effect with the next start)");
@@ -380,35 +386,43 @@ void Node::reload() {
   log::info("reload: done");
 }
 
-bool Node::drain(const sigset_t& signals) {
-  const auto second_signal_within = [&](std::int64_t micros) {
-    const timespec patience{micros / kMicrosPerSecond, (micros % kMicrosPerSecond) * 1000};
-    const int signal = ::sigtimedwait(&signals, nullptr, &patience);
-    return signal == SIGTERM || signal == SIGINT;
-  };
+void Node::drain() {
   health_.draining = true;
   log::info("stopping: readiness is off");
-  if (config_.http.drain_delay_ms > 0 &&
-      second_signal_within(config_.http.drain_delay_ms * kMicrosPerMilli)) {
-    return false;
-  }
-  for_each_lane([](Lane& lane) { lane.server->drain(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(config_.http.drain_delay_ms));
+  lanes_accepting_ = lanes_.size();
+  for_each_lane([this](Lane& lane) {
+    lane.server->drain();
+    --lanes_accepting_;
+  });
   const MonoMicros until = system_clock().mono() + config_.http.drain_timeout_ms * kMicrosPerMilli;
-  while (open_connections_.load() > 0 && system_clock().mono() < until) {
-    if (second_signal_within(10 * kMicrosPerMilli)) return false;
+  while ((lanes_accepting_ > 0 || open_connections_ > 0) && system_clock().mono() < until) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   if (const std::int64_t left = open_connections_.load(); left > 0) {
     log::warning("stopping: {} connections had not finished after http.drain_timeout_ms", left);
     for_each_lane([](Lane& lane) { lane.server->close_all(); });
   }
-  return true;
+}
+
+// From here on SIGTERM and SIGINT end the process, whatever it waits for. Nothing acknowledged depends on an
+// orderly stop.
+void end_at_once_on_signal() {
+  sigset_t ending;
+  sigemptyset(&ending);
+  for (const int signal : {SIGTERM, SIGINT}) {
+    ::signal(signal, [](int) { std::_Exit(kExitFailed); });
+    sigaddset(&ending, signal);
+  }
+  ::pthread_sigmask(SIG_UNBLOCK, &ending, nullptr);
 }
 
 int Node::run(const sigset_t& signals) {
   journal_->start([this](std::uint32_t shard, std::span<sink::Frame* const> frames) {
     Outbox& outbox = runtime_->outside_outbox(0);
-    for (sink::Frame* frame : frames) outbox.send(shard, http::IngestHandler::receipt_message(*frame));
-    outbox.flush();
+    outbox.send(shard, http::IngestHandler::receipt_message(frames));
+    // A shard never waits for the journal, so it makes room.
+    while (!outbox.flush()) std::this_thread::sleep_for(std::chrono::microseconds(50));
   });
   if (shipper_ != nullptr) {
     shipper_->start();
@@ -427,8 +441,8 @@ int Node::run(const sigset_t& signals) {
   runtime_->start();
   for_each_lane([](Lane& lane) { lane.server->start(); });
   health_.ready = true;
-  log::info("kavachd {} listens on {}:{} ({} shards{})", KAVACH_VERSION, config_.http.address,
-            config_.http.port, lanes_.size(), config_.http.tls_certificate_file.empty() ? "" : ", TLS");
+  log::info("kavachd {} listens on {}:{} ({} shards{})", KAVACH_VERSION, config_.http.address, port_,
+            lanes_.size(), config_.http.tls_certificate_file.empty() ? "" : ", TLS");
 
   for (;;) {
     int signal = 0;
@@ -439,10 +453,12 @@ int Node::run(const sigset_t& signals) {
     }
     break;
   }
-  if (!drain(signals)) std::_Exit(kExitFailed);
+  end_at_once_on_signal();
+  drain();
   journal_->stop();
   runtime_->stop();
   workers_->stop();
+  for (auto& lane : lanes_) directory_->report_uses(lane->keys.take_uses());  // since the last tick
   directory_->stop();
   if (shipper_ != nullptr) shipper_->stop(config_.http.drain_timeout_ms * kMicrosPerMilli);
   log::info("stopped");
@@ -522,6 +538,13 @@ int create_key(const Config& config, const std::string& org_text, const std::str
 }
 
 int revoke_key(const Config& config, const std::string& id_or_prefix) {
+  const bool is_key = id_or_prefix.starts_with("ak_") || id_or_prefix.starts_with("cg_");
+  if (is_key && id_or_prefix.size() > http::kKeyPrefixChars) {
+    // Not repeated here: error messages end up in logs.
+    return fail(fmt::format("this is a whole API key: name it by its id, or by its first {} characters",
+                            http::kKeyPrefixChars),
+                kExitUsage);
+  }
   auto store = sink::open_sqlite(config.store.path);
   if (!store) return fail(store.error().message);
   const auto key = (*store)->revoke_key(id_or_prefix);
@@ -542,12 +565,17 @@ int inspect_journal(const Config& config, bool json) {
     sound = sound && s.problem.empty();
     if (json) {
       rows += fmt::format(
-          R"({}{{"file":{},"segment":{},"first_seq":{},"last_seq":{},"frames":{},"events":{},"bytes":{},"problem":{}}})",
+          R"({}{{"file":{},"segment":{},"first_seq":{},"last_seq":{},"frames":{},"events":{},"bytes":{},"torn_bytes":{},"problem":{}}})",
           rows.empty() ? "" : ",", json_string(s.file), s.id, s.first_seq, s.last_seq, s.frames, s.events,
-          s.bytes, s.problem.empty() ? "null" : json_string(s.problem));
+          s.bytes, s.torn_bytes, s.problem.empty() ? "null" : json_string(s.problem));
     } else {
-      rows += fmt::format("{}  frames {}..{} ({}), {} events, {} bytes{}{}\n", s.file, s.first_seq,
-                          s.last_seq, s.frames, s.events, s.bytes, s.problem.empty() ? "" : ": ", s.problem);
+      rows += fmt::format("{}  frames {}..{} ({}), {} events, {} bytes", s.file, s.first_seq, s.last_seq,
+                          s.frames, s.events, s.bytes);
+      if (s.torn_bytes > 0) {
+        rows += fmt::format(", of which the last {} are no whole frame: never acknowledged, harmless",
+                            s.torn_bytes);
+      }
+      rows += s.problem.empty() ? "\n" : ": " + s.problem + "\n";
     }
   }
   if (json) {

@@ -18,7 +18,6 @@ namespace {
 constexpr std::size_t kHexChars = 64;
 constexpr std::size_t kLegacyCharsMin = 8;
 constexpr std::size_t kLegacyCharsMax = 128;
-constexpr std::size_t kPrefixChars = 16;
 
 bool is_hex(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) {
@@ -79,7 +78,7 @@ MintedKey mint_key(std::string_view environment, std::string_view name) {
   fill_secret_random(secret.data(), secret.size());
   MintedKey key;
   key.raw = "ak_" + std::string(environment) + "_" + to_hex(secret.data(), secret.size());
-  key.stored = {std::string(name), key.raw.substr(0, kPrefixChars), digest_of(key.raw)};
+  key.stored = {std::string(name), key.raw.substr(0, kKeyPrefixChars), digest_of(key.raw)};
   return key;
 }
 

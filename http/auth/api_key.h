@@ -1,6 +1,7 @@
 // API keys as text: how they are read from a request, made, and turned into digests.
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -12,6 +13,9 @@ namespace kavach::http {
 
 // `ak_{prod,dev,local}_<64 hex>` or the legacy `cg_…` (contract/agentkavach.md 1.1).
 bool is_well_formed_key(std::string_view key) noexcept;
+
+// Of a key, so many characters are stored and shown; what is longer is a secret.
+inline constexpr std::size_t kKeyPrefixChars = 16;
 
 // The key of a request: `Authorization: Bearer <key>` (the scheme in any case), else `X-API-Key`. nullopt
 // when there is none or it is malformed.

@@ -104,20 +104,24 @@ void Directory::run() {
   }
 }
 
+void Directory::note_health(const std::string& problem) {
+  const bool readable = problem.empty();
+  if (readable == healthy()) return;
+  healthy_.store(readable, std::memory_order_relaxed);
+  if (readable) {
+    log::info("directory: the store can be read again");
+  } else {
+    log::error("directory: cannot read the store, keys stay as they are: {}", problem);
+  }
+}
+
 void Directory::refresh() {
   const auto version = store_->directory_version();
-  const bool readable = version.has_value();
-  if (readable != healthy()) {
-    healthy_.store(readable, std::memory_order_relaxed);
-    if (readable) {
-      log::info("directory: the store can be read again");
-    } else {
-      log::error("directory: cannot read the store, keys stay as they are: {}", version.error().message);
-    }
-  }
-  if (!readable || *version == version_) return;
+  if (!version) return note_health(version.error().message);
+  if (*version == version_) return note_health({});
   const auto directory = store_->load_directory();
-  if (!directory) return;  // told with the next poll
+  if (!directory) return note_health(directory.error().message);
+  note_health({});
   version_ = directory->version;
   for (std::size_t i = 0; i < rings_.size(); ++i) {
     // Built here, so that the shard only swaps a pointer; std::function wants something copyable.

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <unordered_map>
 #include <vector>
@@ -61,6 +62,8 @@ class Directory {
             std::int64_t poll_us);
   void run();
   void refresh();
+  // `problem`: why the store could not be read, empty when it could. Says so when that changed.
+  void note_health(const std::string& problem);
   void write_uses();
 
   Runtime& runtime_;

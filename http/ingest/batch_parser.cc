@@ -33,6 +33,8 @@ constexpr std::size_t kPlainIntDigitsMax = 18;
 
 constexpr NanoDollars kCostMax = static_cast<NanoDollars>(kCostDollarsMax) * kNanoPerDollar;
 
+constexpr Event kEmpty{};
+
 // Bits of the fields that an event has shown.
 enum Seen : std::uint32_t {
   kAgentName = 1U << 0,
@@ -70,6 +72,15 @@ std::string_view token_of(od::value& value) noexcept {
   return token;
 }
 
+// A string as it was written, with its quotes; empty when the value is none. Consumes it: what simdjson finds
+// unread it skips, and a string before a colon it takes for a key, with all that follows, unchecked.
+std::string_view take_string(od::value& value) noexcept {
+  const std::string_view token = token_of(value);
+  if (token.size() < 2 || token.front() != '"' || token.back() != '"') return {};
+  od::raw_json_string taken;
+  return value.get_raw_json_string().get(taken) == simdjson::SUCCESS ? token : std::string_view{};
+}
+
 // The fast pass over one body. Everything it does not expect makes it return false, without saying why.
 class FastPass {
  public:
@@ -91,8 +102,8 @@ class FastPass {
     if (document.get_object().get(root) != simdjson::SUCCESS) return false;
     bool seen_events = false;
     for (auto next : root) {
-      od::field field;
-      if (std::move(next).get(field) != simdjson::SUCCESS) return false;
+      if (next.error() != simdjson::SUCCESS) return false;
+      od::field&& field = std::move(next).value_unsafe();
       const char* const key = field.key().raw();
       if (is_key(key, "events\"")) {
         if (std::exchange(seen_events, true) || !events(field.value())) return false;
@@ -112,7 +123,8 @@ class FastPass {
       od::object object;
       if (next.get_object().get(object) != simdjson::SUCCESS) return false;
       if (batch_.events.size() == limits_.batch_events_max) return false;
-      if (!event(object, batch_.events.emplace_back())) return false;
+      batch_.events.push_back(kEmpty);
+      if (!event(object, batch_.events.back())) return false;
     }
     return !batch_.events.empty();
   }
@@ -120,8 +132,8 @@ class FastPass {
   bool event(od::object& object, Event& event) {
     std::uint32_t seen = 0;
     for (auto next : object) {
-      od::field field;
-      if (std::move(next).get(field) != simdjson::SUCCESS) return false;
+      if (next.error() != simdjson::SUCCESS) return false;
+      od::field&& field = std::move(next).value_unsafe();
       const char* const key = field.key().raw();
       od::value& value = field.value();
       std::uint32_t bit = 0;
@@ -219,8 +231,8 @@ class FastPass {
 
   // The characters of a string without escapes, or a copy of the decoded ones.
   bool chars_of(od::value& value, std::string_view& out) {
-    const std::string_view token = token_of(value);
-    if (token.size() < 2 || token.front() != '"' || token.back() != '"') return false;
+    const std::string_view token = take_string(value);
+    if (token.empty()) return false;
     if (!has_escape(token)) {
       out = token.substr(1, token.size() - 2);
       return true;
@@ -285,9 +297,10 @@ class FastPass {
   }
 
   bool status(od::value& value, bool& is_error) noexcept {
-    const std::string_view token = token_of(value);
+    if (token_of(value) == "null") return true;
+    const std::string_view token = take_string(value);
     is_error = token == "\"error\"";
-    return is_error || token == "\"success\"" || token == "null";
+    return is_error || token == "\"success\"";
   }
 
   bool boolean(od::value& value, bool& out) noexcept {
@@ -322,8 +335,8 @@ class FastPass {
         return true;
       }
       case od::json_type::string: {
-        const std::string_view token = token_of(value);
-        if (token.size() < 2 || token.back() != '"') return false;
+        const std::string_view token = take_string(value);
+        if (token.empty()) return false;
         std::string_view decoded;
         return !has_escape(token) || value.get_string().get(decoded) == simdjson::SUCCESS;
       }

@@ -285,12 +285,19 @@ void IngestHandler::on_verdict(IngestRequest& request) {
 
 // --- the receipt -------------------------------------------------------------------------------------------
 
-Message IngestHandler::receipt_message(sink::Frame& frame) {
+Message IngestHandler::receipt_message(std::span<sink::Frame* const> frames) {
+  for (std::size_t i = 0; i < frames.size(); ++i) {
+    frames[i]->next = i + 1 < frames.size() ? frames[i + 1] : nullptr;
+  }
   const auto run = [](void* target, std::uint64_t, std::uint64_t) noexcept {
-    auto& request = *static_cast<IngestRequest*>(target);
-    request.handler->on_receipt(request);
+    for (auto* frame = static_cast<sink::Frame*>(target); frame != nullptr;) {
+      sink::Frame* const next = frame->next;  // the frame is used again once its request is answered
+      auto& request = *static_cast<IngestRequest*>(frame->owner);
+      request.handler->on_receipt(request);
+      frame = next;
+    }
   };
-  return {run, frame.owner, 0, 0};
+  return {run, frames.front(), 0, 0};
 }
 
 void IngestHandler::on_receipt(IngestRequest& request) {

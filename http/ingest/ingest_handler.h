@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -58,8 +59,8 @@ class IngestHandler final : public Handler {
   void handle(Exchange& exchange) override;
   std::optional<Response> refuse_early(const Request& request) override;
 
-  // A frame came back from the journal: the message that its Deliver sends to the frame's shard.
-  static Message receipt_message(sink::Frame& frame);
+  // Frames of one shard came back from the journal: the one message that its Deliver sends to that shard.
+  static Message receipt_message(std::span<sink::Frame* const> frames);
 
   const IngestMetrics& metrics() const noexcept { return metrics_; }
 

@@ -21,7 +21,7 @@ constexpr int kRequestsPerTurn = 32;
 // answer before it sees a reset (RFC 9112 9.6).
 constexpr std::uint64_t kLingerBytesMax = std::uint64_t{64} << 20;
 
-constexpr std::string_view kBusyBody = R"({"detail":"Server is busy, retry later","reason":"backpressure"})";
+constexpr std::string_view kBareLineFeed = "Malformed HTTP request: line feed without carriage return";
 
 bool is_token_char(char c) {
   return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
@@ -53,7 +53,7 @@ void Connection::start() {
 void Connection::drain() {
   keep_alive_ = false;
   // A request that has begun is still answered.
-  if (phase_ == Phase::kIdle) close(false);
+  if (phase_ == Phase::kIdle) close_if_drained();
   end_of_entry();
 }
 
@@ -156,7 +156,10 @@ void Connection::read_more() {
       break;
     case Socket::Outcome::kWouldRead:
     case Socket::Outcome::kWouldWrite:
-      if (phase_ == Phase::kIdle && unread().empty()) server_.give_read_state(state_.release());
+      if (phase_ == Phase::kIdle && unread().empty()) {
+        server_.give_read_state(state_.release());
+        close_if_drained();
+      }
       arm(moved.outcome == Socket::Outcome::kWouldRead);
       break;
     case Socket::Outcome::kEnd:
@@ -204,9 +207,13 @@ void Connection::become_idle() {
   begin_ = 0;
   if (state_ != nullptr) server_.give_read_state(state_.release());
   refund_memory();
-  if (server_.draining()) return close(false);
   server_.set_wait(*this, Server::Wait::kIdle);
+  close_if_drained();
   arm_for_input();
+}
+
+void Connection::close_if_drained() {
+  if (server_.draining() && !socket_.has_input()) close(false);
 }
 
 bool Connection::step_header() {
@@ -220,21 +227,21 @@ bool Connection::step_header() {
   const std::size_t header_max = server_.options_.limits.header_bytes_max;
   const std::size_t end = bytes.find("\r\n\r\n", scanned_);
   const std::size_t header_bytes = end == std::string_view::npos ? 0 : end + 4;
-  if (header_bytes > header_max || (header_bytes == 0 && bytes.size() >= header_max)) {
-    refuse(431, "Request header fields too large");
-    return false;
-  }
-  if (header_bytes == 0) {
-    if (!is_token_char(bytes.front()) && bytes.front() != '\r') {
+  const bool too_large = header_bytes > header_max || (header_bytes == 0 && bytes.size() >= header_max);
+  if (header_bytes == 0 || too_large) {
+    // What is wrong already is said at once, and is the same whether or not more has come.
+    const std::string_view begun = bytes.substr(0, header_max);
+    if (!is_token_char(begun.front()) && begun.front() != '\r') {
       refuse(400, "Malformed HTTP request");
-      return false;
+    } else if (has_bare_line_feed(begun, scanned_)) {
+      refuse(400, kBareLineFeed);
+    } else if (too_large) {
+      refuse(431, "Request header fields too large");
+    } else {
+      scanned_ = bytes.size() > 3 ? bytes.size() - 3 : 0;
+      await_bytes(Phase::kHeader);
     }
-    if (has_bare_line_feed(bytes, scanned_)) {
-      refuse(400, "Malformed HTTP request: line feed without carriage return");
-      return false;
-    }
-    scanned_ = bytes.size() > 3 ? bytes.size() - 3 : 0;
-    return await_bytes(Phase::kHeader);
+    return false;
   }
   scanned_ = 0;
   request_ = Request{};
@@ -246,9 +253,13 @@ bool Connection::step_header() {
   http10_ = parser.is_http10();
   is_head_ = request_.method == Method::kHead;
   if (error) {
-    if (parser.has_unknown_coding()) {
+    if (has_bare_line_feed(bytes.substr(0, header_bytes), 0)) {
+      refuse(400, kBareLineFeed);
+    } else if (parser.has_unknown_coding()) {
       refuse(501, "Transfer-Encoding is not supported");
-    } else if (error == HttpError::bad_version) {
+    } else if (parser.has_bad_host()) {
+      refuse(400, "Malformed HTTP request: no Host, several, or a bad one");
+    } else if (error == HttpError::bad_version && parser.has_other_version()) {
       refuse(505, "HTTP version not supported");
     } else {
       refuse(400, "Malformed HTTP request: " + error.message());
@@ -308,13 +319,22 @@ bool Connection::step_chunks() {
     refuse(413, "Request body too large");
     return false;
   }
+  if (error == HttpError::header_limit) {
+    refuse(400, "Malformed HTTP request: chunk framing too long");
+    return false;
+  }
   if (error) {
     refuse(400, "Malformed HTTP request: " + error.message());
     return false;
   }
   if (!charge_memory()) return false;
   if (parser.is_done()) return dispatch(state_->chunked.view(), header_end_);
-  // The framing of one chunk, or the trailer, must fit where a header would.
+  // What is left is framing. Beast would wait for the line's right end.
+  if (has_bare_line_feed(buffer.view().substr(header_end_), 0)) {
+    refuse(400, kBareLineFeed);
+    return false;
+  }
+  // That of one chunk, or the trailer, must fit where a header would.
   if (buffer.size() - header_end_ > server_.options_.limits.header_bytes_max) {
     refuse(400, "Malformed HTTP request: chunk framing too long");
     return false;
@@ -444,7 +464,7 @@ void Connection::refuse(int status, std::string_view detail) {
 void Connection::refuse_busy() {
   keep_alive_ = false;
   must_linger_ = true;
-  send(Response{.status = 429, .body = kBusyBody, .headers = "Retry-After: 1\r\n"});
+  send(kBusy);
 }
 
 void Connection::send(const Response& response) {
@@ -492,6 +512,8 @@ void Connection::write_output() {
 
 void Connection::after_answer() {
   phase_ = Phase::kIdle;
+  // Whatever comes next may have to be refused before it is parsed.
+  is_head_ = http10_ = false;
   if (closed_) return;
   if (!keep_alive_) {
     // While draining it is this side that ends the connection, and the peer may be about to send its next

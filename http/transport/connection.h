@@ -37,7 +37,8 @@ class Connection final : public Exchange {
   ~Connection();
 
   void start();
-  // The server drains: an idle connection ends now, another one after its answer.
+  // The server drains: an idle connection ends now, another one after its answer. One whose request has
+  // arrived and was not read yet is not idle.
   void drain();
   void expire();     // the patience of the current wait is over
   void close_now();  // whatever is under way
@@ -68,6 +69,7 @@ class Connection final : public Exchange {
   bool dispatch(std::string_view body, std::size_t end);
   bool await_bytes(Phase phase);
   void become_idle();
+  void close_if_drained();
 
   bool make_room(std::size_t bytes_needed);
   void move_request_to_front();

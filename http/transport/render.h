@@ -15,6 +15,13 @@ struct RenderOptions {
   bool head = false;    // answer to HEAD: everything but the body
 };
 
+// The transport's own refusal for lack of room, in the words of contract/agentkavach.md 2.4.
+inline constexpr Response kBusy{
+    .status = 429,
+    .body = R"({"detail":"Server is busy, retry later","reason":"backpressure"})",
+    .headers = "Retry-After: 1\r\n",
+};
+
 // Replaces `out`. `date` is an IMF-fixdate (RFC 9110 5.6.7).
 void render_response(const Response& response, const RenderOptions& options, std::string_view date,
                      std::string& out);

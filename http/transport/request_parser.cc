@@ -1,5 +1,6 @@
 #include "http/transport/request_parser.h"
 
+#include <algorithm>
 #include <boost/asio/buffer.hpp>
 #include <boost/beast/core/string.hpp>
 #include <boost/beast/http/error.hpp>
@@ -55,11 +56,31 @@ bool split_target(std::string_view target, Request& request) {
   return true;
 }
 
+bool is_control(char c) {
+  return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
+}
+
+bool is_http_version(std::string_view text) {
+  const auto digit_at = [&](std::size_t i) { return text[i] >= '0' && text[i] <= '9'; };
+  return text.size() == 8 && text.starts_with("HTTP/") && digit_at(5) && text[6] == '.' && digit_at(7);
+}
+
+// The characters of `uri-host [":" port]` (RFC 3986 3.2.2); may be empty.
+bool is_host(std::string_view text) {
+  return std::all_of(text.begin(), text.end(), [](char c) {
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
+           std::string_view("-._~%!$&'()*+,;=:[]").find(c) != std::string_view::npos;
+  });
+}
+
 }  // namespace
 
 RequestParser::RequestParser(Request& request, PaddedBuffer& chunked, std::uint32_t header_bytes_max,
                              std::uint64_t body_bytes_max)
-    : request_(request), chunked_(chunked), chunk_bytes_max_(body_bytes_max) {
+    : request_(request),
+      chunked_(chunked),
+      framing_bytes_max_(header_bytes_max),
+      chunk_bytes_max_(body_bytes_max) {
   header_limit(header_bytes_max);
   // The connection compares the declared length itself, so that it can answer before it reads.
   body_limit(boost::none);
@@ -70,8 +91,9 @@ std::size_t RequestParser::parse_header(std::string_view bytes, Error& error) {
   const std::size_t used = put(boost::asio::const_buffer(bytes.data(), bytes.size()), error);
   if (error) return 0;
   const bool is_11 = version_ >= 11;
-  // RFC 9112 3.2: exactly one Host in HTTP/1.1, at most one in HTTP/1.0.
-  if ((is_11 && hosts_ != 1) || hosts_ > 1) error = HttpError::bad_field;
+  // RFC 9112 3.2: exactly one Host in HTTP/1.1, at most one in HTTP/1.0, and none that names no host.
+  has_bad_host_ = has_bad_host_ || (is_11 && hosts_ != 1) || hosts_ > 1;
+  if (has_bad_host_) error = HttpError::bad_field;
   // RFC 9112 6.1: chunked is a matter of HTTP/1.1, and the only coding we know.
   if (has_other_coding_ || (chunked() && !is_11)) error = HttpError::bad_transfer_encoding;
   return error ? 0 : used;
@@ -80,15 +102,22 @@ std::size_t RequestParser::parse_header(std::string_view bytes, Error& error) {
 std::size_t RequestParser::parse_chunks(std::string_view bytes, Error& error) {
   std::size_t used = 0;
   while (!is_done() && used < bytes.size()) {
-    const std::size_t n = put(boost::asio::const_buffer(bytes.data() + used, bytes.size() - used), error);
+    const std::string_view piece = bytes.substr(used, framing_bytes_max_);
+    const std::size_t n = put(boost::asio::const_buffer(piece.data(), piece.size()), error);
     used += n;
     if (error == HttpError::need_more) {
       error = {};
+      if (piece.size() == framing_bytes_max_) error = HttpError::header_limit;
       break;
     }
     if (error) break;
   }
   return used;
+}
+
+bool RequestParser::has_other_version() const noexcept {
+  const std::string_view line = bytes_.substr(0, bytes_.find("\r\n"));
+  return is_http_version(line.substr(line.find(' ', line.find(' ') + 1) + 1));
 }
 
 std::uint64_t RequestParser::declared_length() const {
@@ -104,9 +133,11 @@ void RequestParser::on_request_impl(Verb method, StringView, StringView target, 
 void RequestParser::on_field_impl(Field known, StringView name, StringView value, Error& error) {
   if (header_done_) return;  // a trailer means nothing to us
   const std::string_view text = plain(value);
-  // Beast joins a folded line in a buffer of its own. RFC 9112 5.2 lets a server refuse it, and so we do: the
-  // view would outlive that buffer.
-  if (!text.empty() && (text.data() < bytes_.data() || text.data() >= bytes_.data() + bytes_.size())) {
+  // A folded line: Beast joins it in a buffer of its own, which the view would outlive, or skips to the first
+  // line with text. RFC 9112 5.2 lets a server refuse it, and so we do.
+  const char* const name_end = name.data() + name.size();
+  const bool is_joined = text.data() < bytes_.data() || text.data() > bytes_.data() + bytes_.size();
+  if (is_joined || std::find(name_end, text.data(), '\n') != text.data()) {
     error = HttpError::bad_obs_fold;
     return;
   }
@@ -114,6 +145,7 @@ void RequestParser::on_field_impl(Field known, StringView name, StringView value
   switch (known) {
     case field::host:
       ++hosts_;
+      has_bad_host_ = has_bad_host_ || !is_host(text);
       break;
     case field::authorization:
       request_.authorization = text;
@@ -149,8 +181,12 @@ std::size_t RequestParser::on_body_impl(StringView bytes, Error&) {
   return bytes.size();
 }
 
-void RequestParser::on_chunk_header_impl(std::uint64_t size, StringView, Error& error) {
+void RequestParser::on_chunk_header_impl(std::uint64_t size, StringView extensions, Error& error) {
   if (size > chunk_bytes_max_ - chunked_.size()) error = HttpError::body_limit;
+  // Beast lets a quoted value hold anything; a parser in front of us may take a line feed for the line's end.
+  if (std::any_of(extensions.begin(), extensions.end(), [](char c) { return is_control(c) && c != '\t'; })) {
+    error = HttpError::bad_chunk_extension;
+  }
 }
 
 std::size_t RequestParser::on_chunk_body_impl(std::uint64_t, StringView bytes, Error&) {

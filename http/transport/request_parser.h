@@ -2,7 +2,8 @@
 //
 // Beast checks every byte of start line, fields and chunk framing; this class keeps views of the few fields
 // that Kavach reads, into the buffer that it was given, and allocates nothing. What RFC 9112 asks of a server
-// beyond the grammar (Host, obs-fold, one framing only) is checked here too. A parser serves one request.
+// beyond the grammar (Host, obs-fold, one framing only, no line feed where other parsers would see a line
+// end) is checked here too. A parser serves one request.
 #pragma once
 
 #include <boost/beast/http/basic_parser.hpp>
@@ -26,7 +27,8 @@ class RequestParser final : public boost::beast::http::basic_parser<true> {
   // Parses the header in `bytes`, which hold the request from its first byte. Returns the header's length; 0
   // when it is not complete yet (then call again with more), or on an error.
   std::size_t parse_header(std::string_view bytes, Error& error);
-  // Parses chunked content; returns how many bytes were used.
+  // Parses chunked content; returns how many bytes were used. The framing of one chunk, and the last one's
+  // trailer, must fit where a header would (error header_limit), however it arrives.
   std::size_t parse_chunks(std::string_view bytes, Error& error);
 
   bool expects_continue() const noexcept { return expects_continue_; }
@@ -36,6 +38,10 @@ class RequestParser final : public boost::beast::http::basic_parser<true> {
   std::size_t header_bytes() const noexcept { return bytes_.size(); }
   // After an error: the peer used a transfer coding other than chunked, which may be right but is not served.
   bool has_unknown_coding() const noexcept { return has_other_coding_; }
+  // After an error: not exactly one Host, or one that names no host.
+  bool has_bad_host() const noexcept { return has_bad_host_; }
+  // After error::bad_version: the start line is well formed, but of HTTP/2.0 or another version.
+  bool has_other_version() const noexcept;
   // 0 for none and for chunked content.
   std::uint64_t declared_length() const;
 
@@ -57,10 +63,12 @@ class RequestParser final : public boost::beast::http::basic_parser<true> {
 
   Request& request_;
   PaddedBuffer& chunked_;
+  const std::size_t framing_bytes_max_;
   const std::uint64_t chunk_bytes_max_;
   std::string_view bytes_;  // what parse_header() was given
   int version_ = 11;
   std::uint32_t hosts_ = 0;
+  bool has_bad_host_ = false;
   bool expects_continue_ = false;
   bool header_done_ = false;
   bool has_other_coding_ = false;

@@ -16,13 +16,24 @@ using asio::ip::tcp;
 
 // Buffers of a shard that are kept for the next request: a few MiB, warm in the cache.
 constexpr std::size_t kBuffersKept = 64;
+// An ordinary answer; a long list of errors is rare, and its memory is not kept.
+constexpr std::size_t kScratchBytesKept = 64 << 10;
 constexpr std::int64_t kLingerTimeout = 2 * kMicrosPerSecond;
-constexpr std::string_view kTooManyConnections =
-    "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nContent-Length: 64\r\n"
-    "Retry-After: 1\r\nConnection: close\r\n\r\n"
-    R"({"detail":"Server is busy, retry later","reason":"backpressure"})";
 
 using ReusePort = asio::detail::socket_option::boolean<SOL_SOCKET, SO_REUSEPORT>;
+
+Result<tcp::endpoint> endpoint_of(const std::string& address, std::uint16_t port) {
+  boost::system::error_code error;
+  const auto parsed = asio::ip::make_address(address, error);
+  if (error) return failure("http.address: '" + address + "' is no IP address");
+  return tcp::endpoint(parsed, port);
+}
+
+Failure cannot_listen(const tcp::endpoint& endpoint, const boost::system::error_code& error) {
+  return failure("cannot listen on " + endpoint.address().to_string() + ":" +
+                 std::to_string(endpoint.port()) + ": " + error.message() +
+                 " (settings http.address, http.port)");
+}
 
 }  // namespace
 
@@ -62,21 +73,30 @@ Server::~Server() {
   }
 }
 
-Status Server::listen() {
+Status Server::check_port_is_free(const std::string& address, std::uint16_t port) {
+  const auto endpoint = endpoint_of(address, port);
+  if (!endpoint) return endpoint.error();
+  asio::io_context io;
+  Acceptor probe(io.get_executor());
   boost::system::error_code error;
-  const auto address = asio::ip::make_address(options_.address, error);
-  if (error) return failure("http.address: '" + options_.address + "' is no IP address");
-  const tcp::endpoint endpoint(address, options_.port);
-  acceptor_.open(endpoint.protocol(), error);
+  probe.open(endpoint->protocol(), error);
+  if (!error) probe.set_option(tcp::acceptor::reuse_address(true), error);
+  if (!error) probe.bind(*endpoint, error);
+  if (error) return cannot_listen(*endpoint, error);
+  return {};
+}
+
+Status Server::listen() {
+  const auto endpoint = endpoint_of(options_.address, options_.port);
+  if (!endpoint) return endpoint.error();
+  boost::system::error_code error;
+  acceptor_.open(endpoint->protocol(), error);
   if (!error) acceptor_.set_option(tcp::acceptor::reuse_address(true), error);
   if (!error) acceptor_.set_option(ReusePort(true), error);
-  if (!error) acceptor_.bind(endpoint, error);
+  if (!error) acceptor_.bind(*endpoint, error);
   if (!error) acceptor_.listen(options_.listen_backlog, error);
   if (!error) acceptor_.non_blocking(true, error);
-  if (error) {
-    return failure("cannot listen on " + options_.address + ":" + std::to_string(options_.port) + ": " +
-                   error.message() + " (settings http.address, http.port)");
-  }
+  if (error) return cannot_listen(*endpoint, error);
   return {};
 }
 
@@ -86,7 +106,8 @@ void Server::start() {
 
 void Server::accept() {
   acceptor_.async_accept([this](const boost::system::error_code& error, TcpSocket socket) {
-    if (draining_ || error == asio::error::operation_aborted) return;
+    if (error == asio::error::operation_aborted) return;
+    if (error && draining_) return;
     if (error) {
       // Out of descriptors or memory: the backlog waits until the next tick.
       log::warning("shard {}: cannot accept a connection: {}", shard_.id(), error.message());
@@ -94,8 +115,20 @@ void Server::accept() {
       return;
     }
     on_accept(std::move(socket));
-    accept();
+    if (!draining_) return accept();
+    drain_idle();  // accepted before the drain, and told only now
   });
+}
+
+// Closing the acceptor would reset what the kernel has connected and we have not accepted.
+void Server::accept_what_waits() {
+  for (;;) {
+    boost::system::error_code error;
+    TcpSocket socket(shard_.io());
+    acceptor_.accept(socket, error);
+    if (error) return;
+    on_accept(std::move(socket));
+  }
 }
 
 void Server::on_accept(TcpSocket socket) {
@@ -105,8 +138,8 @@ void Server::on_accept(TcpSocket socket) {
     open_connections_.fetch_sub(1, std::memory_order_relaxed);
     metrics_.refused_connections.add();
     if (options_.tls == nullptr) {
-      ::send(socket.native_handle(), kTooManyConnections.data(), kTooManyConnections.size(),
-             MSG_NOSIGNAL | MSG_DONTWAIT);
+      render_response(kBusy, {.keep_alive = false}, date(), scratch_);
+      ::send(socket.native_handle(), scratch_.data(), scratch_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     }
     return;
   }
@@ -169,6 +202,7 @@ void Server::on_tick() {
     // expire() always moves the connection to another list or ends it.
     while (lists_[i].first != nullptr && lists_[i].first->deadline_ <= now) lists_[i].first->expire();
   }
+  if (scratch_.capacity() > kScratchBytesKept) std::string().swap(scratch_);
   if (accept_paused_ && !draining_) {
     accept_paused_ = false;
     accept();
@@ -177,12 +211,19 @@ void Server::on_tick() {
 
 void Server::drain() {
   if (draining_) return;
+  accept_what_waits();
   draining_ = true;
   boost::system::error_code ignored;
   acceptor_.close(ignored);
-  // drain() may delete the connection, and always takes an idle one off the list.
-  while (lists_[static_cast<std::size_t>(Wait::kIdle)].first != nullptr) {
-    lists_[static_cast<std::size_t>(Wait::kIdle)].first->drain();
+  drain_idle();
+}
+
+void Server::drain_idle() {
+  Connection* next = nullptr;
+  for (Connection* connection = lists_[static_cast<std::size_t>(Wait::kIdle)].first; connection != nullptr;
+       connection = next) {
+    next = connection->next_;
+    connection->drain();  // may delete it
   }
 }
 

@@ -68,8 +68,13 @@ class Server {
   Server(Shard& shard, Handler& handler, ServerOptions options, std::atomic<std::int64_t>& open_connections);
   ~Server();
 
+  // Fails when somebody listens there. Shards share a port by SO_REUSEPORT, which would let two processes
+  // share it just as silently; port 0 is always free.
+  static Status check_port_is_free(const std::string& address, std::uint16_t port);
   // Binds. The failure says which address and why.
   Status listen();
+  // Where it listens; with port 0 the kernel has chosen.
+  std::uint16_t port() const { return acceptor_.local_endpoint().port(); }
   // Starts accepting.
   void start();
 
@@ -77,7 +82,8 @@ class Server {
   // For connections accepted from now on.
   void set_tls(std::shared_ptr<const TlsContext> tls) { options_.tls = std::move(tls); }
 
-  // Stops accepting, ends idle connections; the others end after the answer that they wait for.
+  // Stops accepting, ends idle connections; the others end after the answer that they wait for. What had
+  // connected or asked by now is served, also if this shard has not come to it yet.
   void drain();
   bool draining() const noexcept { return draining_; }
   std::size_t connection_count() const noexcept { return connection_count_; }
@@ -93,12 +99,16 @@ class Server {
   // expiry.
   enum class Wait : std::uint8_t { kIdle, kHeader, kBody, kWrite, kLinger, kNone };
   static constexpr std::size_t kWaits = static_cast<std::size_t>(Wait::kNone);
+  using Acceptor =
+      boost::asio::basic_socket_acceptor<boost::asio::ip::tcp, boost::asio::io_context::executor_type>;
   struct List {
     Connection* first = nullptr;
     Connection* last = nullptr;
   };
 
   void accept();
+  void accept_what_waits();
+  void drain_idle();
   void on_accept(TcpSocket socket);
   void set_wait(Connection& connection, Wait wait);
   void unlink(Connection& connection);
@@ -113,7 +123,7 @@ class Server {
   Handler& handler_;
   ServerOptions options_;
   std::atomic<std::int64_t>& open_connections_;
-  boost::asio::basic_socket_acceptor<boost::asio::ip::tcp, boost::asio::io_context::executor_type> acceptor_;
+  Acceptor acceptor_;
   std::array<List, kWaits + 1> lists_{};  // the last one: connections whose handler is at work
   std::size_t connection_count_ = 0;
   bool draining_ = false;

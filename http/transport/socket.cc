@@ -112,6 +112,12 @@ bool Socket::has_buffered_input() const noexcept {
   return ssl_ != nullptr && ::SSL_has_pending(ssl_) == 1;
 }
 
+bool Socket::has_input() noexcept {
+  char byte = 0;
+  return has_buffered_input() ||
+         ::recv(socket_.native_handle(), &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 void Socket::shutdown_send() noexcept {
   if (ssl_ != nullptr && ::SSL_is_init_finished(ssl_) == 1) {
     ::SSL_shutdown(ssl_);

@@ -59,6 +59,8 @@ class Socket {
   Moved write(const char* from, std::size_t size) noexcept;
   // True when read() may yield bytes although the descriptor is not readable (TLS holds decrypted ones).
   bool has_buffered_input() const noexcept;
+  // True when bytes have arrived that were not read yet.
+  bool has_input() noexcept;
   // Says that nothing more will be sent.
   void shutdown_send() noexcept;
   // `reset` drops what is unsent and tells the peer at once.

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+pytest.register_assert_rewrite("support")
 
 from support.kavachd import Kavachd  # noqa: E402
 
@@ -23,6 +24,13 @@ def make_node(tmp_path):
     yield make
     for node in nodes:
         node.__exit__(None)
+
+
+@pytest.fixture(scope="module")
+def shared(request, tmp_path_factory):
+    """One kavachd for all tests of a module that do not mind each other, with the module's SETTINGS."""
+    with Kavachd(tmp_path_factory.mktemp("shared"), getattr(request.module, "SETTINGS", {})) as node:
+        yield node
 
 
 @pytest.fixture

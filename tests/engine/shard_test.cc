@@ -68,6 +68,20 @@ TEST_CASE("an outside thread wakes a shard that sleeps, message by message") {
   runtime.stop();
 }
 
+TEST_CASE("what an outside thread could not put into a full ring waits until it flushes again") {
+  constexpr std::uint64_t kMessages = 2 * bounds::kMailboxSlots;
+  Runtime runtime({.shards = 1, .outside_senders = 1});
+  Received received;
+  Outbox& outbox = runtime.outside_outbox(0);
+  for (std::uint64_t i = 0; i < kMessages; ++i) outbox.send(0, {receive, &received, i, 0});
+  CHECK_FALSE(outbox.flush());  // nobody drains yet
+  runtime.start();
+  CHECK(eventually([&] { return outbox.flush(); }));
+  CHECK(eventually([&] { return received.count == kMessages; }));
+  CHECK(received.in_order);
+  runtime.stop();
+}
+
 TEST_CASE("posts from several threads all run on the shard's own thread") {
   Runtime runtime({.shards = 2});
   runtime.start();

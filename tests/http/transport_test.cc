@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -258,6 +259,45 @@ TEST_CASE_FIXTURE(TransportFixture, "what RFC 9112 forbids is refused and ends t
   refused_with("GET / HTTP/1.1\r\nHost: a\r\nX: " + std::string(100'000, 'x') + "\r\n\r\n", "431");
   refused_with(post + "Content-Length: 99999999\r\n\r\n", "413");
   refused_with(post + "Transfer-Encoding: chunked\r\n\r\nffffffff\r\n", "413");
+}
+
+TEST_CASE("chunk framing longer than a header may be is refused, whole and in pieces") {
+  TransportLimits limits;
+  limits.header_bytes_max = 1024;
+  TransportFixture fixture(limits);
+  const std::string head = "POST /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+  const auto answer_of = [&](const std::string& chunks, std::size_t pause_at) {
+    Client client(fixture.port);
+    client.send(head + chunks.substr(0, pause_at));
+    std::this_thread::sleep_for(std::chrono::milliseconds(pause_at < chunks.size() ? 20 : 0));
+    client.send(chunks.substr(std::min(pause_at, chunks.size())));
+    return client.answer();
+  };
+  const std::string fits(900, 'x');
+  const std::string too_long(1100, 'x');
+  for (const std::size_t pause_at : {std::size_t{700}, std::string::npos}) {
+    CAPTURE(pause_at);
+    CHECK(body_of(answer_of("1;" + fits + "\r\ny\r\n0\r\n\r\n", pause_at)) == "2 /c? y");
+    CHECK(body_of(answer_of("1\r\ny\r\n0\r\nT: " + fits + "\r\n\r\n", pause_at)) == "2 /c? y");
+    CHECK(answer_of("1;" + too_long + "\r\ny\r\n0\r\n\r\n", pause_at).starts_with("HTTP/1.1 400 "));
+    CHECK(answer_of("1\r\ny\r\n0\r\nT: " + too_long + "\r\n\r\n", pause_at).starts_with("HTTP/1.1 400 "));
+  }
+}
+
+TEST_CASE_FIXTURE(TransportFixture,
+                  "of several faults in a header the same one is told, whole and in pieces") {
+  const std::string versions = "GET / HTTP/2.0\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n";
+  const std::string huge = "GET / HTTP/1.1\nX: " + std::string(20'000, 'x') + "\r\n\r\n";
+  const std::string no_method = "@ / HTTP/1.1\r\nX: " + std::string(20'000, 'x') + "\r\n\r\n";
+  for (const std::string& request : {versions, huge, no_method}) {
+    CAPTURE(request.substr(0, 40));
+    CHECK(exchange(request).starts_with("HTTP/1.1 400 "));
+    Client client(port);
+    client.send(request.substr(0, 20));
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    client.send(request.substr(20));
+    CHECK(client.rest().starts_with("HTTP/1.1 400 "));
+  }
 }
 
 TEST_CASE_FIXTURE(TransportFixture, "forms of a target that mean the same path are served") {

@@ -1,9 +1,13 @@
-// Admission: what a batch may learn of another one that is under way, in every order of outcomes.
+// Admission: what a batch may learn of another one that is under way, in every order of outcomes. Then random
+// histories: every verdict against a map of keys, and no batch that waits for ever.
 #include "quota/admission.h"
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -112,6 +116,18 @@ TEST_CASE_FIXTURE(AdmissionFixture, "when the first one fails, exactly one of 31
 }
 
 TEST_CASE_FIXTURE(AdmissionFixture,
+                  "a batch that waited is a duplicate also when the hour has passed meanwhile") {
+  constexpr WallMicros kFullHour = (kNow / kMicrosPerHour + 1) * kMicrosPerHour;
+  TestBatch first({"a"});
+  TestBatch second({"a"});
+  first.now = second.now = kFullHour - 1;
+  admission.decide(first);
+  admission.decide(second);
+  admission.settle(first.claim, true, kFullHour + 1);
+  CHECK(second.verdict == Verdict::kDuplicate);
+}
+
+TEST_CASE_FIXTURE(AdmissionFixture,
                   "more batches under way than there are claims are refused for the moment") {
   std::vector<std::unique_ptr<TestBatch>> batches;
   for (std::uint32_t i = 0; i < DedupTable::kClaimsMax; ++i) {
@@ -126,6 +142,116 @@ TEST_CASE_FIXTURE(AdmissionFixture,
   TestBatch later({""});
   admission.decide(later);
   CHECK(later.verdict == Verdict::kAdmitted);
+}
+
+// Batches come and are settled in random order. The model is a map: of each key, the batch that holds it, or
+// when it was remembered.
+class History {
+ public:
+  explicit History(std::uint64_t seed) : random_(seed) {}
+
+  void step() {
+    // Hours pass only while nothing is under way: a batch waits for milliseconds.
+    now_ += under_way_.empty() ? below(30) * kMicrosPerHour : below(1000);
+    if (below(8) == 0) admission_.on_tick(now_);
+    if (below(2) == 0) {
+      send();
+    } else if (!under_way_.empty()) {
+      settle_any();
+    }
+  }
+
+  // Whatever is still under way is settled, and what follows from that.
+  void finish() {
+    while (!under_way_.empty()) settle_any();
+    for (const auto& batch : batches_) CHECK(batch->verdicts == 1);
+  }
+
+ private:
+  static constexpr std::int64_t kWindowHours = 24;
+
+  struct Sent : TestBatch {
+    Sent(History& of, std::vector<std::string> with) : TestBatch(with), history(of), names(std::move(with)) {
+      decided = [](AdmissionRequest& request) noexcept {
+        auto& sent = static_cast<Sent&>(request);
+        ++sent.verdicts;
+        sent.history.check_verdict(sent);
+      };
+    }
+    History& history;
+    std::vector<std::string> names;
+  };
+  struct Key {
+    const Sent* holder = nullptr;
+    WallMicros seen = 0;
+  };
+
+  std::int64_t below(std::uint64_t bound) { return static_cast<std::int64_t>(random_.next() % bound); }
+
+  void send() {
+    std::vector<std::string> names(static_cast<std::size_t>(1 + below(4)));
+    for (std::string& name : names)
+      name = below(10) == 0 ? "" : std::string(1, static_cast<char>('a' + below(12)));
+    Sent& batch = *batches_.emplace_back(std::make_unique<Sent>(*this, names));
+    // Its shard looked at the clock a moment ago.
+    batch.now = now_ - below(1000);
+    admission_.decide(batch);
+    if (batch.verdicts == 0) CHECK(waits_for_another(batch));
+  }
+
+  void settle_any() {
+    const auto chosen = under_way_.begin() + below(under_way_.size());
+    const Sent& batch = **chosen;
+    under_way_.erase(chosen);
+    const bool durable = below(3) != 0;
+    // The model first: others are decided within settle().
+    std::erase_if(keys_, [&](const auto& key) { return key.second.holder == &batch && !durable; });
+    for (auto& [name, key] : keys_) {
+      if (key.holder == &batch) key = {nullptr, now_};
+    }
+    admission_.settle(batch.claim, durable, now_);
+  }
+
+  bool waits_for_another(const Sent& batch) const {
+    return std::any_of(batch.names.begin(), batch.names.end(), [&](const std::string& name) {
+      const auto key = keys_.find(name);
+      return key != keys_.end() && key->second.holder != nullptr && key->second.holder != &batch;
+    });
+  }
+
+  void check_verdict(const Sent& batch) {
+    CHECK_FALSE(waits_for_another(batch));
+    std::string expected;
+    std::set<std::string> own;
+    for (const std::string& name : batch.names) {
+      const auto key = keys_.find(name);
+      const bool remembered = key != keys_.end() &&
+                              batch.now / kMicrosPerHour - key->second.seen / kMicrosPerHour <= kWindowHours;
+      const bool is_new = name.empty() || (!remembered && own.insert(name).second);
+      expected.push_back(is_new ? '1' : '0');
+    }
+    CHECK(batch.admitted_text() == expected);
+    CHECK(batch.admitted_events == std::count(expected.begin(), expected.end(), '1'));
+    CHECK(batch.verdict == (batch.admitted_events > 0 ? Verdict::kAdmitted : Verdict::kDuplicate));
+    for (const std::string& name : own) keys_[name] = {&batch, 0};
+    if (batch.verdict == Verdict::kAdmitted) under_way_.push_back(&batch);
+  }
+
+  Random random_;
+  WallMicros now_ = kNow;
+  Admission admission_{{.window_hours = kWindowHours, .keys_max = 1000}};
+  std::map<std::string, Key> keys_;
+  std::vector<std::unique_ptr<Sent>> batches_;
+  std::vector<const Sent*> under_way_;
+};
+
+TEST_CASE("in random histories every verdict agrees with a map, and every batch gets one") {
+  for (std::uint64_t seed = 1; seed <= 50; ++seed) {
+    CAPTURE(seed);
+    History history(seed);
+    for (int i = 0; i < 400; ++i) history.step();
+    history.finish();
+  }
 }
 
 }  // namespace

@@ -3,17 +3,18 @@
 
 #include <doctest/doctest.h>
 
-#include <cstdio>
 #include <fstream>
 #include <string>
+
+#include "tests/support/temp_folder.h"
 
 namespace kavach::quota {
 namespace {
 
 struct TiersFile {
-  explicit TiersFile(const std::string& text) : path(std::tmpnam(nullptr)) { std::ofstream(path) << text; }
-  ~TiersFile() { std::remove(path.c_str()); }
-  std::string path;
+  explicit TiersFile(const std::string& text) { std::ofstream(path) << text; }
+  test::TempFolder folder;
+  std::string path = folder.file("tiers.toml");
 };
 
 TEST_CASE("without a file the tiers are the contract's") {

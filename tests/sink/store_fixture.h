@@ -3,10 +3,8 @@
 #pragma once
 
 #include <doctest/doctest.h>
-#include <stdlib.h>
 
 #include <cstdint>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -17,29 +15,11 @@
 #include "engine/event.h"
 #include "sink/store/sqlite.h"
 #include "sink/store/store.h"
+#include "tests/support/temp_folder.h"
 
 namespace kavach::sink::test {
 
-class TempFolder {
- public:
-  explicit TempFolder(std::filesystem::path under = std::filesystem::temp_directory_path()) {
-    std::string pattern = (under / "kavach-store-XXXXXX").string();
-    REQUIRE(::mkdtemp(pattern.data()) != nullptr);
-    path_ = pattern;
-  }
-  ~TempFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
-
-  std::string file(std::string_view name) const { return (path_ / name).string(); }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
+using kavach::test::TempFolder;
 
 class FixedClock final : public Clock {
  public:

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 import time
 import uuid
@@ -20,16 +21,21 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / os.environ.get("KAVACH_TEST_BUILD", "build/release")
 BINARY = BUILD / "kavachd"
-SANITIZED = BUILD.name in ("asan-ubsan", "tsan")
+SANITIZED = any(word in BUILD.name for word in ("asan", "tsan"))
 # How long anything may take before a test fails; sanitized builds are many times slower.
 PATIENCE_S = 120 if SANITIZED else 30
 
 
-def free_port() -> int:
-    """A port that nobody listens on. Another process may take it before kavachd does: start() tries again."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def hold_port() -> socket.socket:
+    """A free port, bound while the socket lives, so that no other test is given it.
+
+    Bound and not listening, with these options it is in the way of nobody but who asks for any free port.
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    holder.bind(("127.0.0.1", 0))
+    return holder
 
 
 def wait_until(condition, what: str, patience_s: float = PATIENCE_S):
@@ -61,6 +67,10 @@ def event(**changes) -> dict:
     return {name: value for name, value in made.items() if value is not ...}
 
 
+def batch_body(events: list) -> bytes:
+    return json.dumps({"events": events}).encode()
+
+
 @dataclass
 class Answer:
     status: int
@@ -80,6 +90,11 @@ class Kavachd:
     process: subprocess.Popen | None = None
     key: str = ""  # of the organization that start() makes
     org_id: str = ""
+    # How to start it: a command that executes what follows (nsenter, for example), and more environment.
+    wrapper: list = field(default_factory=list)
+    environment: dict = field(default_factory=dict)
+    tls: ssl.SSLContext | None = None  # ask it over TLS
+    held: socket.socket | None = None  # the port
 
     @property
     def config(self) -> Path:
@@ -118,7 +133,8 @@ class Kavachd:
     def command(self, *words, check: bool = True) -> subprocess.CompletedProcess:
         """`kavachd WORDS --config ...`; what it printed is in .stdout and .stderr."""
         done = subprocess.run(
-            [BINARY, *words, "--config", self.config], capture_output=True, text=True, timeout=PATIENCE_S
+            [*self.wrapper, BINARY, *words, "--config", self.config],
+            capture_output=True, text=True, timeout=PATIENCE_S, env=os.environ | self.environment,
         )
         assert not check or done.returncode == 0, done.stderr
         return done
@@ -126,23 +142,27 @@ class Kavachd:
     def create_org(self, name: str = "acme", tier: str = "max") -> dict:
         return json.loads(self.command("org", "create", "--name", name, "--tier", tier).stdout)
 
+    def create_key(self, name: str) -> dict:
+        return json.loads(self.command("key", "create", "--org", self.org_id, "--name", name).stdout)
+
     def start(self, wait: bool = True) -> "Kavachd":
         """Starts the process; the first start makes an organization, whose key then is `key`."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for _ in range(5):
-            self.port = self.port or free_port()
-            self.write_config()
-            if not self.key:
-                org = self.create_org()
-                self.key, self.org_id = org["api_key"], org["org_id"]
-            with open(self.log_file, "ab") as log:
-                self.process = subprocess.Popen([BINARY, "serve", "--config", self.config], stderr=log)
-            if not wait or self._came_up():
-                return self
-            if "cannot listen" not in self.log():
-                break
-            self.port = 0
-        raise AssertionError("kavachd did not start:\n" + self.log())
+        if not self.port:
+            self.held = hold_port()
+            self.port = self.held.getsockname()[1]
+        self.write_config()
+        if not self.key:
+            org = self.create_org()
+            self.key, self.org_id = org["api_key"], org["org_id"]
+        with open(self.log_file, "ab") as log:
+            self.process = subprocess.Popen(
+                [*self.wrapper, BINARY, "serve", "--config", self.config],
+                stderr=log, env=os.environ | self.environment,
+            )
+        if wait:
+            assert self._came_up(), "kavachd did not start:\n" + self.log()
+        return self
 
     def _came_up(self) -> bool:
         deadline = time.monotonic() + PATIENCE_S
@@ -171,6 +191,8 @@ class Kavachd:
         return self.start()
 
     def __exit__(self, kind, *_):
+        if self.held is not None:
+            self.held.close()
         if self.process is None:
             return
         if self.process.poll() is not None:
@@ -183,7 +205,10 @@ class Kavachd:
     # --- asking it -------------------------------------------------------------------------------------
 
     def request(self, method: str, path: str, body: bytes | None = None, headers: dict | None = None) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        if self.tls is None:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        else:
+            connection = http.client.HTTPSConnection("localhost", self.port, timeout=PATIENCE_S, context=self.tls)
         try:
             connection.request(method, path, body=body, headers=headers or {})
             answer = connection.getresponse()
@@ -195,7 +220,7 @@ class Kavachd:
     def post(self, body, key: str | None = None, compress: bool = False, **headers) -> Answer:
         """POST /v1/ingest. `body`: bytes as they are, or a list of events. Header names with underscores."""
         if not isinstance(body, bytes):
-            body = json.dumps({"events": body}).encode()
+            body = batch_body(body)
         sent = {"Authorization": f"Bearer {key or self.key}", "Content-Type": "application/json"}
         if compress:
             body = gzip.compress(body)
@@ -217,6 +242,15 @@ class Kavachd:
                 total += float(value)
         return total
 
+    def memory_bytes(self, what: str = "VmRSS") -> int:
+        """Resident memory of the process now, or (VmHWM) at most since forget_peak()."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        kib = next(line.split()[1] for line in status.splitlines() if line.startswith(what + ":"))
+        return int(kib) * 1024
+
+    def forget_peak(self) -> None:
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
     # --- looking into its store ------------------------------------------------------------------------
 
     def query(self, sql: str, *values) -> list[tuple]:
@@ -225,6 +259,12 @@ class Kavachd:
             return connection.execute(sql, values).fetchall()
         finally:
             connection.close()
+
+    def execute(self, sql: str, *values) -> None:
+        """Changes the store as another process would."""
+        with sqlite3.connect(self.store, timeout=PATIENCE_S) as connection:
+            connection.execute(sql, values)
+        connection.close()
 
     def event_count(self) -> int:
         return self.query("SELECT count(*) FROM events")[0][0]

@@ -1,17 +1,19 @@
 // Kavach's parser on a pipe, so that a test in another language can ask what it answers.
 //
 // In, per request: one byte 'j' (the Content-Type is JSON) or 't', the body's size as 4 bytes little-endian,
-// the body. Out: the status as 2 bytes, the answer's size as 4 bytes, the answer. A batch that is taken
-// answers 202 and, line by line, its events' fields as Kavach understood them.
+// the body. Out: the status as 2 bytes, the answer's size as 4 bytes, the answer. A batch that is taken is
+// answered 202 and, as JSON, what Kavach understood: an array with an array of each event's fields.
 #include <fmt/format.h>
 
 #include <array>
 #include <cstdint>
 #include <cstdio>
+#include <iterator>
 #include <string>
 
 #include "engine/padded_buffer.h"
 #include "http/ingest/batch_parser.h"
+#include "http/ingest/python_json.h"
 
 namespace {
 
@@ -30,19 +32,25 @@ void write_number(std::size_t value) {
 }
 
 std::string describe(const kavach::Batch& batch) {
-  std::string out;
+  std::string out = "[";
   for (const kavach::Event& e : batch.events) {
-    out += fmt::format("{} {} {} {} {} {}\n", e.input_tokens, e.output_tokens, e.duration_ms, e.cost,
-                       e.is_error, e.partial);
+    out += out.size() > 1 ? ",[" : "[";
+    for (const std::string_view text :
+         {e.agent_name, e.provider, e.model, e.idempotency_key, e.run_id, e.prompt}) {
+      kavach::http::render_json_string(text, out);
+      out += ',';
+    }
+    fmt::format_to(std::back_inserter(out), "{},{},{},{},{},{},{}]", e.timestamp, e.input_tokens,
+                   e.output_tokens, e.duration_ms, e.cost, e.is_error, e.partial);
   }
-  return out;
+  return out + ']';
 }
 
 }  // namespace
 
 int main() {
-  // The end of the year 9999: no timestamp of a test is in the future.
-  constexpr kavach::WallMicros kNow = 253'402'300'799 * kavach::kMicrosPerSecond;
+  // The end of the year 9999: no timestamp is in the future.
+  constexpr kavach::WallMicros kNow = 253'402'300'800 * kavach::kMicrosPerSecond;
   kavach::http::BatchParser parser({.batch_events_max = 1000});
   kavach::Batch batch;
   std::string arena;

@@ -1,0 +1,20 @@
+// CPU time: what each thread of a process has run so far, to the nanosecond, user and system together.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+namespace kavach::bench {
+
+// By thread name; threads of the same name are added up.
+using CpuTimes = std::map<std::string, std::uint64_t>;
+
+// From /proc/PID/task/*/schedstat. Empty when there is no such process (or pid is 0).
+CpuTimes cpu_times(int pid);
+
+// What was run in between; threads that have ended meanwhile are left out.
+CpuTimes operator-(const CpuTimes& later, const CpuTimes& earlier);
+std::uint64_t sum_of(const CpuTimes& times);
+
+}  // namespace kavach::bench

@@ -11,8 +11,8 @@
 namespace kavach::quota {
 namespace {
 
-// Stamps. 0 is an empty slot; 1..kHours are hours modulo kHours (5.6 years, far beyond any window, and
-// sweeping removes a key long before its stamp comes round); the rest are claims.
+// Stamps. 0 is an empty slot; 1..kHours are hours modulo kHours (5.6 years; half of them is far beyond any
+// window, and sweeping removes a key long before its stamp comes round); the rest are claims.
 constexpr std::uint64_t kStampMask = 0xffff;
 constexpr std::uint16_t kHours = 0xbfff;
 constexpr std::uint16_t kFirstClaim = 0xc000;
@@ -42,9 +42,13 @@ std::uint16_t hour_stamp(WallMicros t) {
   return static_cast<std::uint16_t>(1 + hour_number(t));
 }
 
+// The nearer way around the circle. Negative for a stamp that is ahead of `now`: shards look at the clock at
+// different moments, and a clock may be set back.
 std::int64_t age_hours(std::uint16_t stamp, WallMicros now) {
   const std::int64_t age = hour_number(now) - (stamp - 1);
-  return age >= 0 ? age : age + kHours;
+  if (age > kHours / 2) return age - kHours;
+  if (age < -kHours / 2) return age + kHours;
+  return age;
 }
 
 bool is_full(std::size_t used, std::size_t slots) {
@@ -69,6 +73,7 @@ DedupKey DedupHasher::operator()(const Uuid& scope, std::string_view key) const 
 }
 
 DedupTable::DedupTable(const Options& options) : options_(options) {
+  KAVACH_CHECK(options.window_hours < kHours / 2, "the stamps cannot tell such a window from the future");
   part_slots_max_ =
       std::max<std::uint64_t>(kFirstSlots, options.keys_max / kParts * kFullDenominator / kFullNumerator + 1);
   for (Part& part : parts_) part.slots.resize(kFirstSlots);
@@ -146,7 +151,7 @@ void DedupTable::restore(const DedupKey& key, WallMicros seen, WallMicros now) {
 DedupTable::Slot& DedupTable::place(Part& part, const DedupKey& key, WallMicros now) {
   if (is_full(part.used, part.slots.size())) {
     // At the bound a rebuild of every insert would be quadratic: forget first.
-    if (part.slots.size() < part_slots_max_ || !forget_oldest_near(part, key)) rebuild(part, now);
+    if (part.slots.size() < part_slots_max_ || !forget_oldest_near(part, key, now)) rebuild(part, now);
   }
   ++part.used;
   ++size_;
@@ -184,19 +189,25 @@ void DedupTable::rebuild(Part& part, WallMicros now) {
 
 // At the bound: forgets the oldest remembered key near the new key's place. False when the part holds only
 // claims.
-bool DedupTable::forget_oldest_near(Part& part, const DedupKey& key) noexcept {
+bool DedupTable::forget_oldest_near(Part& part, const DedupKey& key, WallMicros now) noexcept {
   const std::size_t slots = part.slots.size();
   std::size_t i = home(key.high, slots);
   std::size_t oldest = slots;
+  std::int64_t oldest_age = 0;
   for (std::size_t step = 0; step < slots && (oldest == slots || step < kEvictionReach); ++step) {
     const std::uint16_t stamp = stamp_of(part.slots[i].low);
-    const bool remembered = stamp != 0 && !is_claim(stamp);
-    if (remembered && (oldest == slots || stamp < stamp_of(part.slots[oldest].low))) oldest = i;
+    if (stamp != 0 && !is_claim(stamp)) {
+      const std::int64_t age = age_hours(stamp, now);
+      if (oldest == slots || age > oldest_age) {
+        oldest = i;
+        oldest_age = age;
+      }
+    }
     i = i + 1 == slots ? 0 : i + 1;
   }
   if (oldest == slots) return false;
   erase(part, oldest);
-  ++evicted_;
+  if (oldest_age <= options_.window_hours) ++evicted_;
   return true;
 }
 

@@ -78,6 +78,7 @@ class DedupTable {
 
   std::uint64_t size() const noexcept { return size_; }  // remembered and pending, expired ones until swept
   std::uint64_t bytes() const noexcept;
+  // Keys that were forgotten before their window ended.
   std::uint64_t evicted() const noexcept { return evicted_; }
 
  private:
@@ -98,7 +99,7 @@ class DedupTable {
   Slot& place(Part& part, const DedupKey& key, WallMicros now);
   void rebuild(Part& part, WallMicros now);
   void erase(Part& part, std::size_t index) noexcept;
-  bool forget_oldest_near(Part& part, const DedupKey& key) noexcept;
+  bool forget_oldest_near(Part& part, const DedupKey& key, WallMicros now) noexcept;
 
   Options options_;
   std::uint64_t part_slots_max_;

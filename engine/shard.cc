@@ -19,6 +19,9 @@ namespace {
 namespace asio = boost::asio;
 
 constexpr auto kTick = std::chrono::milliseconds(100);
+// Handlers may take long (a large body: 100 ms). After this time of them the turn goes on to the mailboxes,
+// however many are ready: verdicts, receipts and the reading of the clock must not wait for 256 large bodies.
+constexpr std::int64_t kTurnHandlersUs = 5'000;
 // Messages of one ring that are run in a turn before the others get theirs.
 constexpr std::size_t kMessagesPerRing = 1024;
 
@@ -201,12 +204,16 @@ void Shard::run() {
     std::size_t handlers = more_is_ready ? 0 : wait();
     time_is_stale_ = true;
     const MonoMicros started = mono_now();
-    while (handlers < handlers_max && io_.poll_one() > 0) ++handlers;
+    more_is_ready = false;
+    while (!more_is_ready && io_.poll_one() > 0) {
+      ++handlers;
+      more_is_ready =
+          handlers >= handlers_max || runtime_.options_.clock->mono() - started >= kTurnHandlersUs;
+    }
     const std::size_t messages = drain_mailboxes() + drain_inbox();
     for (auto& hook : turn_hooks_) hook();
     outbox_.flush();
 
-    more_is_ready = handlers >= handlers_max;
     metrics_.turns.add();
     metrics_.handlers.add(handlers);
     metrics_.messages.add(messages);

@@ -7,8 +7,7 @@
 //
 // The loop is our own, not io_context::run(). One turn is
 //   1. wait in the reactor if nothing is ready (spinning first where configured), then run ready handlers, up
-//   to
-//      a budget, so that a flood of sockets cannot starve the mailboxes;
+//      to a number and a time, so that a flood of sockets or of large bodies cannot starve the mailboxes;
 //   2. drain the mailboxes and the inbox;
 //   3. the end-of-turn hooks, which do once what many handlers asked for: wake the journal, flush a pipeline;
 //   4. publish what was sent to others and wake those of them that sleep, each at most once.
@@ -55,8 +54,8 @@ class Outbox {
   // Queues `message`; nothing is woken before flush(). Never fails: what does not fit in the ring waits here,
   // and is bounded by what the caller has under way (requests, frames).
   void send(ShardId to, const Message& message);
-  // Moves on what waits and wakes the receivers. False when something still waits for room in a ring: a shard tries
-  // again with its next turn, any other thread has to call again.
+  // Moves on what waits and wakes the receivers. False when something still waits for room in a ring: a shard
+  // tries again with its next turn, any other thread has to call again.
   bool flush();
 
  private:

@@ -96,11 +96,15 @@ bool Admission::claim_keys(AdmissionRequest& request, std::uint32_t claim) {
 void Admission::settle(std::uint32_t claim, bool durable, WallMicros now) {
   KAVACH_CHECK(claim < claims_.size(), "settling a claim that was never made");
   Claim& settled = claims_[claim];
-  for (const DedupKey& key : settled.keys) {
+  const std::size_t count = settled.keys.size();
+  for (std::size_t i = 0; i < std::min(count, kPrefetchAhead); ++i) dedup_.prefetch(settled.keys[i]);
+  for (std::size_t i = 0; i < count; ++i) {
+    // Since they were claimed, thousands of other keys went through the cache.
+    if (i + kPrefetchAhead < count) dedup_.prefetch(settled.keys[i + kPrefetchAhead]);
     if (durable) {
-      dedup_.remember(key, claim, now);
+      dedup_.remember(settled.keys[i], claim, now);
     } else {
-      dedup_.release(key, claim);
+      dedup_.release(settled.keys[i], claim);
     }
   }
   settled.keys.clear();

@@ -1,6 +1,7 @@
 #include "quota/dedup.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #define XXH_INLINE_ALL
@@ -23,7 +24,7 @@ constexpr std::size_t kFirstSlots = 16;
 constexpr std::size_t kFullNumerator = 4;
 constexpr std::size_t kFullDenominator = 5;
 // Slots that are looked at for the oldest key when the table is at its bound.
-constexpr std::size_t kEvictionReach = 16;
+constexpr std::size_t kEvictionReach = 32;
 
 std::uint16_t stamp_of(std::uint64_t low) {
   return static_cast<std::uint16_t>(low & kStampMask);
@@ -55,10 +56,6 @@ bool is_full(std::size_t used, std::size_t slots) {
   return (used + 1) * kFullDenominator > slots * kFullNumerator;
 }
 
-bool same_key(std::uint64_t high, std::uint64_t low, const DedupKey& key) {
-  return high == key.high && (low & ~kStampMask) == key.low;
-}
-
 }  // namespace
 
 DedupKey DedupHasher::operator()(const Uuid& scope, std::string_view key) const noexcept {
@@ -74,15 +71,20 @@ DedupKey DedupHasher::operator()(const Uuid& scope, std::string_view key) const 
 
 DedupTable::DedupTable(const Options& options) : options_(options) {
   KAVACH_CHECK(options.window_hours < kHours / 2, "the stamps cannot tell such a window from the future");
-  part_slots_max_ =
-      std::max<std::uint64_t>(kFirstSlots, options.keys_max / kParts * kFullDenominator / kFullNumerator + 1);
+  const std::uint64_t part_slots = options.keys_max / kParts * kFullDenominator / kFullNumerator + 1;
+  part_slots_max_ = std::max<std::uint64_t>(kFirstSlots, part_slots / kLineSlots * kLineSlots);
   for (Part& part : parts_) part.slots.resize(kFirstSlots);
 }
 
-// The 32 bits behind those that chose the part, scaled to the table's size: any size will do, not only powers
-// of two, so that growing wastes less.
+std::size_t DedupTable::whole_lines(std::size_t slots) noexcept {
+  return (slots + kLineSlots - 1) / kLineSlots * kLineSlots;
+}
+
+// The 32 bits behind those that chose the part, scaled to the table's lines: any number will do, not only
+// powers of two, so that growing wastes less.
 std::size_t DedupTable::home(std::uint64_t high, std::size_t slots) noexcept {
-  return static_cast<std::size_t>(((high >> 24) & 0xffffffff) * slots >> 32);
+  const std::uint64_t line = ((high >> 24) & 0xffffffff) * (slots / kLineSlots) >> 32;
+  return static_cast<std::size_t>(line) * kLineSlots;
 }
 
 void DedupTable::prefetch(const DedupKey& key) const noexcept {
@@ -94,42 +96,50 @@ bool DedupTable::expired(std::uint16_t stamp, WallMicros now) const noexcept {
   return !is_claim(stamp) && age_hours(stamp, now) > options_.window_hours;
 }
 
-DedupTable::Slot* DedupTable::find(const DedupKey& key) noexcept {
-  Part& part = part_of(key);
+// All slots of a line are compared at once: where in its line a key is cannot be guessed, and a wrong guess
+// costs more than the comparison. The empty slots of a line are behind the others: see erase().
+DedupTable::Place DedupTable::look(Part& part, const DedupKey& key) noexcept {
   const std::size_t slots = part.slots.size();
-  for (std::size_t i = home(key.high, slots);; i = i + 1 == slots ? 0 : i + 1) {
-    Slot& slot = part.slots[i];
-    if (stamp_of(slot.low) == 0) return nullptr;
-    if (same_key(slot.high, slot.low, key)) return &slot;
+  for (std::size_t i = home(key.high, slots);; i = i + kLineSlots == slots ? 0 : i + kLineSlots) {
+    Slot* const line = &part.slots[i];
+    unsigned same = 0;
+    for (unsigned k = 0; k < kLineSlots; ++k) same |= static_cast<unsigned>(line[k].high == key.high) << k;
+    for (; same != 0; same &= same - 1) {
+      Slot* const slot = line + std::countr_zero(same);
+      if ((slot->low & ~kStampMask) == key.low) return {slot, true};
+    }
+    if (stamp_of(line[kLineSlots - 1].low) != 0) continue;
+    Slot* empty = line;
+    while (stamp_of(empty->low) != 0) ++empty;
+    return {empty, false};
   }
 }
 
 DedupTable::Answer DedupTable::claim(const DedupKey& key, std::uint32_t claim, WallMicros now) {
   KAVACH_DCHECK(!key.is_none() && claim < kClaimsMax, "a claim needs a key and a number");
-  if (Slot* slot = find(key)) {
+  Part& part = part_of(key);
+  auto [slot, found] = look(part, key);
+  if (found) {
     const std::uint16_t stamp = stamp_of(slot->low);
     if (stamp == claim_stamp(claim)) return {Found::kOwn};
     if (is_claim(stamp)) return {Found::kPending, static_cast<std::uint32_t>(stamp - kFirstClaim)};
     if (!expired(stamp, now)) return {Found::kRemembered};
-    slot->low = key.low | claim_stamp(claim);
-    return {Found::kClaimed};
+  } else {
+    slot = &insert(part, key, slot, now);
   }
-  Slot& slot = place(part_of(key), key, now);
-  slot.high = key.high;
-  slot.low = key.low | claim_stamp(claim);
+  slot->low = key.low | claim_stamp(claim);
   return {Found::kClaimed};
 }
 
 void DedupTable::remember(const DedupKey& key, std::uint32_t claim, WallMicros now) noexcept {
-  Slot* slot = find(key);
-  if (slot == nullptr || stamp_of(slot->low) != claim_stamp(claim)) return;
-  slot->low = key.low | hour_stamp(now);
+  const auto [slot, found] = look(part_of(key), key);
+  if (found && stamp_of(slot->low) == claim_stamp(claim)) slot->low = key.low | hour_stamp(now);
 }
 
 void DedupTable::release(const DedupKey& key, std::uint32_t claim) noexcept {
-  Slot* slot = find(key);
-  if (slot == nullptr || stamp_of(slot->low) != claim_stamp(claim)) return;
   Part& part = part_of(key);
+  const auto [slot, found] = look(part, key);
+  if (!found || stamp_of(slot->low) != claim_stamp(claim)) return;
   erase(part, static_cast<std::size_t>(slot - part.slots.data()));
 }
 
@@ -137,34 +147,34 @@ void DedupTable::restore(const DedupKey& key, WallMicros seen, WallMicros now) {
   // A clock that ran ahead must not make a key outlive its window by years.
   seen = std::min(seen, now);
   if (key.is_none() || seen < now - options_.window_hours * kMicrosPerHour) return;
-  Slot* slot = find(key);
-  if (slot == nullptr) {
-    slot = &place(part_of(key), key, now);
-    slot->high = key.high;
+  Part& part = part_of(key);
+  auto [slot, found] = look(part, key);
+  if (!found) {
+    slot = &insert(part, key, slot, now);
   } else if (age_hours(stamp_of(slot->low), now) <= age_hours(hour_stamp(seen), now)) {
     return;  // known, and seen later
   }
   slot->low = key.low | hour_stamp(seen);
 }
 
-// An empty slot in the key's chain, whatever it takes. REQUIRES: the key is not in the table.
-DedupTable::Slot& DedupTable::place(Part& part, const DedupKey& key, WallMicros now) {
+// Puts the key into `empty`, its place; makes room first when the part is full, and then looks for its place
+// again. The stamp is the caller's. REQUIRES: the key is not in the table.
+DedupTable::Slot& DedupTable::insert(Part& part, const DedupKey& key, Slot* empty, WallMicros now) {
   if (is_full(part.used, part.slots.size())) {
     // At the bound a rebuild of every insert would be quadratic: forget first.
     if (part.slots.size() < part_slots_max_ || !forget_oldest_near(part, key, now)) rebuild(part, now);
+    empty = look(part, key).slot;
   }
   ++part.used;
   ++size_;
-  const std::size_t slots = part.slots.size();
-  std::size_t i = home(key.high, slots);
-  while (stamp_of(part.slots[i].low) != 0) i = i + 1 == slots ? 0 : i + 1;
-  return part.slots[i];
+  empty->high = key.high;
+  return *empty;
 }
 
 // Drops what is expired and gives what lives room to grow: up to the bound, and beyond it only when nothing
 // can be forgotten, since the claims of batches under way have a bound of their own.
 void DedupTable::rebuild(Part& part, WallMicros now) {
-  std::vector<Slot> old;
+  Slots old;
   old.swap(part.slots);
   std::size_t living = 0;
   for (const Slot& slot : old) {
@@ -174,7 +184,7 @@ void DedupTable::rebuild(Part& part, WallMicros now) {
   const std::size_t wanted = std::max(kFirstSlots, living * 19 / 10);
   // Room for one more at least.
   const std::size_t least = (living + 1) * kFullDenominator / kFullNumerator + 1;
-  part.slots.resize(std::max(least, std::min<std::size_t>(wanted, part_slots_max_)));
+  part.slots.resize(whole_lines(std::max(least, std::min<std::size_t>(wanted, part_slots_max_))));
   const std::size_t slots = part.slots.size();
   for (const Slot& slot : old) {
     const std::uint16_t stamp = stamp_of(slot.low);

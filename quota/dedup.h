@@ -10,6 +10,7 @@
 #pragma once
 
 #include <array>
+#include <boost/align/aligned_allocator.hpp>
 #include <cstdint>
 #include <string_view>
 #include <vector>
@@ -86,17 +87,27 @@ class DedupTable {
     std::uint64_t high = 0;
     std::uint64_t low = 0;  // fingerprint | stamp; stamp 0: empty
   };
+  // Slots are searched a cache line at a time: a key's chain begins at the first slot of its line.
+  static constexpr std::size_t kLineBytes = 64;
+  static constexpr std::size_t kLineSlots = kLineBytes / sizeof(Slot);
+  using Slots = std::vector<Slot, boost::alignment::aligned_allocator<Slot, kLineBytes>>;
   struct Part {
-    std::vector<Slot> slots;
+    Slots slots;  // as many as fill whole lines
     std::uint32_t used = 0;
+  };
+  // Where a key is, or, when it is not in the table, the empty slot at the end of its chain.
+  struct Place {
+    Slot* slot;
+    bool found;
   };
   static constexpr std::size_t kParts = 256;
 
   Part& part_of(const DedupKey& key) noexcept { return parts_[key.high >> 56]; }
+  static std::size_t whole_lines(std::size_t slots) noexcept;  // rounded up
   static std::size_t home(std::uint64_t high, std::size_t slots) noexcept;
-  Slot* find(const DedupKey& key) noexcept;
+  static Place look(Part& part, const DedupKey& key) noexcept;
   bool expired(std::uint16_t stamp, WallMicros now) const noexcept;
-  Slot& place(Part& part, const DedupKey& key, WallMicros now);
+  Slot& insert(Part& part, const DedupKey& key, Slot* empty, WallMicros now);
   void rebuild(Part& part, WallMicros now);
   void erase(Part& part, std::size_t index) noexcept;
   bool forget_oldest_near(Part& part, const DedupKey& key, WallMicros now) noexcept;

@@ -228,6 +228,10 @@ Status Journal::Impl::lock_directory() {
   std::filesystem::create_directories(options_.directory, error);
   if (error)
     return failure("journal.directory: cannot create " + options_.directory + ": " + error.message());
+  const std::filesystem::path parent = std::filesystem::absolute(options_.directory).parent_path();
+  if (!sync_directory(parent)) {
+    return failure("journal.directory: cannot sync " + parent.string() + ": " + error_text(errno));
+  }
   const std::string path = options_.directory + "/lock";
   lock_fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (lock_fd_ < 0) return failure("journal.directory: cannot open " + path + ": " + error_text(errno));
@@ -641,7 +645,7 @@ void Journal::Impl::interrupt() {
 }
 
 void Journal::Impl::release(std::uint64_t seq) {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   if (seq <= released_seq_.load(std::memory_order_relaxed)) return;
   released_seq_.store(seq, std::memory_order_release);
   std::uint64_t bytes = released_bytes_.load(std::memory_order_relaxed);
@@ -658,16 +662,26 @@ void Journal::Impl::release(std::uint64_t seq) {
   }
   released_bytes_.store(bytes, std::memory_order_release);
   // A segment ends where the next one begins; the last one is being written.
+  std::vector<std::string> released;
   while (segments_.size() > 1 && segments_[1].first_seq <= seq + 1) {
-    const std::string& path = segments_.front().path;
-    const std::string spare = path + ".spare";
-    if (spares_.size() < kSparesMax && ::rename(path.c_str(), spare.c_str()) == 0) {
-      spares_.push_back(spare);
+    released.push_back(std::move(segments_.front().path));
+    segments_.pop_front();
+  }
+  std::size_t spares = spares_.size();
+  // The journal's thread takes the same lock, and must not wait for the file system.
+  lock.unlock();
+  std::vector<std::string> recycled;
+  for (const std::string& path : released) {
+    std::string spare = path + ".spare";
+    if (spares < kSparesMax && ::rename(path.c_str(), spare.c_str()) == 0) {
+      recycled.push_back(std::move(spare));
+      ++spares;
     } else {
       ::unlink(path.c_str());
     }
-    segments_.pop_front();
   }
+  lock.lock();
+  spares_.insert(spares_.end(), recycled.begin(), recycled.end());
 }
 
 // --- Journal -----------------------------------------------------------------------------------------------

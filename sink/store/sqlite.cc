@@ -16,8 +16,6 @@
 namespace kavach::sink {
 namespace {
 
-constexpr int kBusyTimeoutMs = 5'000;
-
 // What may go away by itself or by an operator's hand, without a new version of Kavach or a new file.
 bool is_retryable(int code) noexcept {
   switch (code & 0xff) {

@@ -122,7 +122,8 @@ class Connection {
   StoreResult<void> execute(const char* sql);
   // Outside any transaction.
   bool in_autocommit() const noexcept;
-  // How long a lock held by another connection is waited for.
+  // How long a lock held by another connection is waited for; at first kBusyTimeoutMs.
+  static constexpr int kBusyTimeoutMs = 5'000;
   void set_busy_timeout(int milliseconds) noexcept;
 
  private:

@@ -65,7 +65,12 @@ class SqliteStore final : public Store {
   StoreResult<Directory> load_directory() override { return sink::load_directory(connection_); }
 
   StoreResult<void> record_key_use(std::span<const KeyUse> uses) override {
-    return sink::record_key_use(connection_, uses);
+    // Whoever calls this also looks for revoked keys, and must not wait for a long transaction of another.
+    constexpr int kPatienceMs = 50;
+    connection_.set_busy_timeout(kPatienceMs);
+    auto recorded = sink::record_key_use(connection_, uses);
+    connection_.set_busy_timeout(Connection::kBusyTimeoutMs);
+    return recorded;
   }
 
   StoreResult<void> scan_dedup(std::int64_t since_us, const DedupVisitor& each) override {

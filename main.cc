@@ -86,6 +86,19 @@ log::Level level_of(const std::string& name) {
 
 // --- the options of the parts ------------------------------------------------------------------------------
 
+// Descriptors for what is no connection: journal, store, listeners, a reload's files.
+constexpr rlim_t kDescriptorsReserved = 128;
+
+// As many connections as there are descriptors: without one for its files the node could not store.
+std::uint64_t connections_max(const Config& config) {
+  const auto wanted = static_cast<std::uint64_t>(config.http.connections_max);
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return wanted;
+  const rlim_t possible = limit.rlim_cur > 2 * kDescriptorsReserved ? limit.rlim_cur - kDescriptorsReserved
+                                                                    : limit.rlim_cur / 2;
+  return std::min<std::uint64_t>(wanted, possible);
+}
+
 http::TransportLimits transport_limits(const Config& config) {
   http::TransportLimits limits;
   limits.header_bytes_max = static_cast<std::uint32_t>(config.http.header_bytes_max);
@@ -94,7 +107,7 @@ http::TransportLimits transport_limits(const Config& config) {
   limits.body_timeout_us = config.http.body_timeout_ms * kMicrosPerMilli;
   limits.write_timeout_us = config.http.write_timeout_ms * kMicrosPerMilli;
   limits.idle_timeout_us = config.http.idle_timeout_ms * kMicrosPerMilli;
-  limits.connections_max = static_cast<std::uint64_t>(config.http.connections_max);
+  limits.connections_max = connections_max(config);
   return limits;
 }
 
@@ -164,6 +177,7 @@ class Node {
   http::Health health_;
   std::atomic<std::int64_t> open_connections_{0};
   std::atomic<std::size_t> lanes_accepting_{0};
+  std::atomic<std::size_t> lanes_reloading_{0};
   quota::DedupHasher hasher_{Random().next()};
   std::unique_ptr<sink::Journal> journal_;
   std::unique_ptr<sink::Shipper> shipper_;
@@ -377,13 +391,14 @@ void Node::reload() {
   }
   config_ = *merged;
   log::set_level(level_of(config_.log.level));
+  lanes_reloading_ += lanes_.size();
   for_each_lane(
-      [limits = transport_limits(config_), ingest = ingest_options(config_), tls = *tls](Lane& lane) {
+      [this, limits = transport_limits(config_), ingest = ingest_options(config_), tls = *tls](Lane& lane) {
         lane.server->set_limits(limits);
         lane.server->set_tls(tls);
         lane.ingest->set_options(ingest);
+        if (--lanes_reloading_ == 0) log::info("reload: done");
       });
-  log::info("reload: done");
 }
 
 void Node::drain() {
@@ -484,6 +499,11 @@ int serve(const std::string& config_path, Config config) {
   ::mallopt(M_MMAP_THRESHOLD, 256 << 10);
   ::mallopt(M_TRIM_THRESHOLD, 4 << 20);
 
+  if (const std::uint64_t possible = connections_max(config);
+      possible < static_cast<std::uint64_t>(config.http.connections_max)) {
+    log::warning("http.connections_max is {}, the limit of open files allows {} (ulimit -n)",
+                 config.http.connections_max, possible);
+  }
   Node node(config_path, std::move(config));
   if (const Status built = node.build(); !built) return fail(built.error().message);
   return node.run(signals);

@@ -22,8 +22,14 @@ constexpr std::size_t kReportsMax = 100'000;
 // --- KeyRing -----------------------------------------------------------------------------------------------
 
 void KeyRing::install(std::unique_ptr<const KeyTable> table) {
+  // A change of one key must not make all others write their use again.
+  std::vector<WallMicros> noted(table->keys().size(), 0);
+  for (std::size_t i = 0; i < noted.size(); ++i) {
+    const ApiKey* before = table_->find(table->keys()[i].digest);
+    if (before != nullptr) noted[i] = last_noted_[table_->index_of(*before)];
+  }
   table_ = std::move(table);
-  last_noted_.assign(table_->keys().size(), 0);
+  last_noted_ = std::move(noted);
 }
 
 void KeyRing::note_use(const ApiKey& key, WallMicros now) {
@@ -135,24 +141,25 @@ void Directory::refresh() {
 }
 
 void Directory::write_uses() {
-  std::map<Uuid, sink::KeyUse> by_key;
+  std::vector<sink::KeyUse> reported;
   {
     const std::lock_guard lock(mutex_);
-    for (const sink::KeyUse& use : reported_) {
-      sink::KeyUse& sum = by_key[use.key_id];
-      sum.key_id = use.key_id;
-      sum.last_used_us = std::max(sum.last_used_us, use.last_used_us);
-      sum.last_failed_us = std::max(sum.last_failed_us, use.last_failed_us);
-      sum.failures += use.failures;
-    }
-    reported_.clear();
+    reported.swap(reported_);
+  }
+  std::map<Uuid, sink::KeyUse> by_key;
+  for (const sink::KeyUse& use : reported) {
+    sink::KeyUse& sum = by_key[use.key_id];
+    sum.key_id = use.key_id;
+    sum.last_used_us = std::max(sum.last_used_us, use.last_used_us);
+    sum.last_failed_us = std::max(sum.last_failed_us, use.last_failed_us);
+    sum.failures += use.failures;
   }
   if (by_key.empty()) return;
   std::vector<sink::KeyUse> uses;
   uses.reserve(by_key.size());
   for (const auto& [id, use] : by_key) uses.push_back(use);
   if (const auto written = store_->record_key_use(uses); !written) {
-    log::warning("directory: the use of {} keys was not written: {}", uses.size(), written.error().message);
+    log::debug("directory: the use of {} keys is written later: {}", uses.size(), written.error().message);
     report_uses(std::move(uses));
   }
 }

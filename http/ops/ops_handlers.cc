@@ -6,6 +6,10 @@
 
 namespace kavach::http {
 
+Response refuse_body() noexcept {
+  return {.status = 413, .body = R"({"detail":"Request body too large"})"};
+}
+
 void HealthzHandler::handle(Exchange& exchange) {
   exchange.answer({.body = R"({"status":"ok"})"});
 }

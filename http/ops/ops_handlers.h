@@ -12,11 +12,14 @@
 
 namespace kavach::http {
 
+// A large body of a request that needs none.
+Response refuse_body() noexcept;
+
 // Liveness: the loop turns. Checks nothing else, so that a slow database does not get the process killed.
 class HealthzHandler final : public Handler {
  public:
   void handle(Exchange& exchange) override;
-  std::optional<Response> refuse_early(const Request&) override { return std::nullopt; }
+  std::optional<Response> refuse_early(const Request&) override { return refuse_body(); }
 };
 
 // Readiness, for the load balancer: 200, or 503 with the reason while starting, draining or without a
@@ -25,7 +28,7 @@ class ReadyzHandler final : public Handler {
  public:
   explicit ReadyzHandler(const Health& health) : health_(health) {}
   void handle(Exchange& exchange) override;
-  std::optional<Response> refuse_early(const Request&) override { return std::nullopt; }
+  std::optional<Response> refuse_early(const Request&) override { return refuse_body(); }
 
  private:
   const Health& health_;
@@ -36,7 +39,7 @@ class StatusHandler final : public Handler {
  public:
   explicit StatusHandler(const Health& health) : health_(health) {}
   void handle(Exchange& exchange) override;
-  std::optional<Response> refuse_early(const Request&) override { return std::nullopt; }
+  std::optional<Response> refuse_early(const Request&) override { return refuse_body(); }
 
  private:
   const Health& health_;
@@ -48,7 +51,7 @@ class MetricsHandler final : public Handler {
   MetricsHandler(Shard& shard, WorkerPool& workers, const MetricsRegistry& registry)
       : shard_(shard), workers_(workers), registry_(registry) {}
   void handle(Exchange& exchange) override;
-  std::optional<Response> refuse_early(const Request&) override { return std::nullopt; }
+  std::optional<Response> refuse_early(const Request&) override { return refuse_body(); }
 
  private:
   Shard& shard_;

@@ -279,13 +279,9 @@ bool Connection::start_body(std::size_t header_bytes) {
   const std::size_t arrived = state_->buffer.size() - header_end_;
   const bool asks_first = parser.expects_continue() && !http10_ && (chunked || arrived < body_bytes_);
   const bool is_large = !chunked && header_bytes + body_bytes_ > state_->buffer.capacity();
+  may_be_large_ = false;
   if (too_large || asks_first || is_large) {
-    if (const auto refusal = server_.handler_.refuse_early(request_)) {
-      must_linger_ = true;
-      keep_alive_ = false;
-      send(*refusal);
-      return false;
-    }
+    if (refuses_early()) return false;
     if (too_large) {
       refuse(413, "Request body too large");
       return false;
@@ -300,6 +296,17 @@ bool Connection::start_body(std::size_t header_bytes) {
     }
   }
   phase_ = chunked ? Phase::kChunks : Phase::kBody;
+  return true;
+}
+
+// Before a body takes more memory than a recycled buffer: is there an answer that does not need it?
+bool Connection::refuses_early() {
+  may_be_large_ = true;
+  const auto refusal = server_.handler_.refuse_early(request_);
+  if (!refusal) return false;
+  must_linger_ = true;
+  keep_alive_ = false;
+  send(*refusal);
   return true;
 }
 
@@ -327,6 +334,7 @@ bool Connection::step_chunks() {
     refuse(400, "Malformed HTTP request: " + error.message());
     return false;
   }
+  if (!may_be_large_ && state_->chunked.capacity() > kBufferBytes && refuses_early()) return false;
   if (!charge_memory()) return false;
   if (parser.is_done()) return dispatch(state_->chunked.view(), header_end_);
   // What is left is framing. Beast would wait for the line's right end.
@@ -488,11 +496,13 @@ void Connection::send(const Response& response) {
     }
     output_.assign(text, sent);
     output_sent_ = 0;
+    if (text.capacity() > kBufferBytes) std::string().swap(text);
     server_.metrics_.bytes_out.add(sent);
     server_.set_wait(*this, Server::Wait::kWrite);
     return arm(moved.outcome == Socket::Outcome::kWouldRead);
   }
   server_.metrics_.bytes_out.add(sent);
+  if (text.capacity() > kBufferBytes) std::string().swap(text);  // one large answer does not stay in memory
   after_answer();
 }
 

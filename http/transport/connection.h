@@ -66,6 +66,7 @@ class Connection final : public Exchange {
   bool step_body();
   bool step_chunks();
   bool start_body(std::size_t header_bytes);
+  bool refuses_early();
   bool dispatch(std::string_view body, std::size_t end);
   bool await_bytes(Phase phase);
   void become_idle();
@@ -118,6 +119,7 @@ class Connection final : public Exchange {
   bool http10_ = false;
   bool is_head_ = false;
   bool must_linger_ = false;  // the peer may still be sending what we will not read
+  bool may_be_large_ = false;  // the handler was asked, and wants this body
 };
 
 }  // namespace kavach::http

@@ -56,6 +56,12 @@ bool split_target(std::string_view target, Request& request) {
   return true;
 }
 
+// A field that decides who asks or what the body means must not say two things (RFC 9110 5.3).
+void take_once(std::string_view& field, std::string_view text, RequestParser::Error& error) {
+  if (field.data() != nullptr) error = HttpError::bad_field;
+  field = text;
+}
+
 bool is_control(char c) {
   return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
 }
@@ -148,13 +154,13 @@ void RequestParser::on_field_impl(Field known, StringView name, StringView value
       has_bad_host_ = has_bad_host_ || !is_host(text);
       break;
     case field::authorization:
-      request_.authorization = text;
+      take_once(request_.authorization, text, error);
       break;
     case field::content_type:
-      request_.content_type = text;
+      take_once(request_.content_type, text, error);
       break;
     case field::content_encoding:
-      request_.content_encoding = text;
+      take_once(request_.content_encoding, text, error);
       break;
     case field::expect:
       expects_continue_ = beast::iequals(text, "100-continue");
@@ -163,7 +169,7 @@ void RequestParser::on_field_impl(Field known, StringView name, StringView value
       has_other_coding_ |= !beast::iequals(text, "chunked");
       break;
     case field::unknown:
-      if (beast::iequals(name, "X-API-Key")) request_.api_key = text;
+      if (beast::iequals(name, "X-API-Key")) take_once(request_.api_key, text, error);
       break;
     default:
       break;

@@ -16,8 +16,6 @@ using asio::ip::tcp;
 
 // Buffers of a shard that are kept for the next request: a few MiB, warm in the cache.
 constexpr std::size_t kBuffersKept = 64;
-// An ordinary answer; a long list of errors is rare, and its memory is not kept.
-constexpr std::size_t kScratchBytesKept = 64 << 10;
 constexpr std::int64_t kLingerTimeout = 2 * kMicrosPerSecond;
 
 using ReusePort = asio::detail::socket_option::boolean<SOL_SOCKET, SO_REUSEPORT>;
@@ -196,13 +194,23 @@ std::int64_t Server::patience(Wait wait) const noexcept {
   return 0;
 }
 
+// A shorter patience also holds for those who wait already; so the lists stay in order of expiry.
+void Server::set_limits(const TransportLimits& limits) {
+  options_.limits = limits;
+  for (std::size_t i = 0; i < kWaits; ++i) {
+    const MonoMicros latest = shard_.mono_now() + patience(static_cast<Wait>(i));
+    for (Connection* waits = lists_[i].first; waits != nullptr; waits = waits->next_) {
+      waits->deadline_ = std::min(waits->deadline_, latest);
+    }
+  }
+}
+
 void Server::on_tick() {
   const MonoMicros now = shard_.mono_now();
   for (std::size_t i = 0; i < kWaits; ++i) {
     // expire() always moves the connection to another list or ends it.
     while (lists_[i].first != nullptr && lists_[i].first->deadline_ <= now) lists_[i].first->expire();
   }
-  if (scratch_.capacity() > kScratchBytesKept) std::string().swap(scratch_);
   if (accept_paused_ && !draining_) {
     accept_paused_ = false;
     accept();

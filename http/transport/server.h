@@ -78,7 +78,7 @@ class Server {
   // Starts accepting.
   void start();
 
-  void set_limits(const TransportLimits& limits) { options_.limits = limits; }
+  void set_limits(const TransportLimits& limits);
   // For connections accepted from now on.
   void set_tls(std::shared_ptr<const TlsContext> tls) { options_.tls = std::move(tls); }
 

@@ -118,15 +118,20 @@ bool Socket::has_input() noexcept {
          ::recv(socket_.native_handle(), &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
+// Without it a peer cannot tell the end of an answer from a cut connection (RFC 8446 6.1).
+void Socket::send_close_notify() noexcept {
+  if (ssl_ == nullptr || ::SSL_is_init_finished(ssl_) != 1) return;
+  if ((::SSL_get_shutdown(ssl_) & SSL_SENT_SHUTDOWN) == 0) ::SSL_shutdown(ssl_);
+  ::ERR_clear_error();
+}
+
 void Socket::shutdown_send() noexcept {
-  if (ssl_ != nullptr && ::SSL_is_init_finished(ssl_) == 1) {
-    ::SSL_shutdown(ssl_);
-    ::ERR_clear_error();
-  }
+  send_close_notify();
   ::shutdown(socket_.native_handle(), SHUT_WR);
 }
 
 void Socket::close(bool reset) noexcept {
+  if (!reset) send_close_notify();
   boost::system::error_code ignored;
   if (reset) socket_.set_option(boost::asio::socket_base::linger(true, 0), ignored);
   socket_.close(ignored);

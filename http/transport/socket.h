@@ -74,6 +74,7 @@ class Socket {
 
  private:
   Moved tls_outcome(int result) noexcept;
+  void send_close_notify() noexcept;
 
   TcpSocket socket_;
   ssl_st* ssl_ = nullptr;

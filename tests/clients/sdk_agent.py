@@ -37,7 +37,9 @@ class Agents:
             answer = guard.chat.completions.create(
                 model=model, messages=[{"role": "user", "content": prompt}], **({"stream": True} if stream else {})
             )
-            return "".join(c.choices[0].delta.content or "" for c in answer) if stream else answer.choices[0].message.content
+            if stream:
+                return "".join(chunk.choices[0].delta.content or "" for chunk in answer)
+            return answer.choices[0].message.content
         except Exception as error:
             return type(error).__name__
 

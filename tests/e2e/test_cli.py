@@ -1,4 +1,7 @@
-"""The command line: what each command prints, says about mistakes, and returns (1: it failed, 2: it was asked wrongly)."""
+"""The command line: what each command prints, says about mistakes, and returns.
+
+Exit codes: 1, it failed; 2, the command line or the config is wrong.
+"""
 
 import hashlib
 import json
@@ -109,7 +112,11 @@ kind = "mysql"
 
 @pytest.mark.parametrize("command", [c.split() for c in COMMANDS])
 def test_every_command_refuses_a_wrong_config(tmp_path, command):
-    arguments = {"org create": ["--name", "x"], "key create": ["--org", SOME_ID, "--name", "x"], "key revoke": ["key_x"]}
+    arguments = {
+        "org create": ["--name", "x"],
+        "key create": ["--org", SOME_ID, "--name", "x"],
+        "key revoke": ["key_x"],
+    }
     words = [*command, *arguments.get(" ".join(command), [])]
     refused = run(*words, "--config", str(tmp_path / "missing.toml"))
     assert refused.returncode == 2

@@ -216,10 +216,10 @@ def test_pruning_forgets_what_is_older_than_the_window_and_nothing_younger(make_
     node.stop()
     now_us = time.time_ns() // 1000
     for events, age_hours in ((old, 25), (young, 23)):
+        seen_at_us = now_us - age_hours * HOUR_US
         for e in events:
-            node.execute(
-                "UPDATE dedup_keys SET seen_at_us = ? WHERE dedup_key = ?", now_us - age_hours * HOUR_US, e["idempotency_key"]
-            )
+            key = e["idempotency_key"]
+            node.execute("UPDATE dedup_keys SET seen_at_us = ? WHERE dedup_key = ?", seen_at_us, key)
     node.start()
     remembered = "SELECT dedup_key FROM dedup_keys"
     wait_until(lambda: len(node.query(remembered)) == 5, "the old keys to be pruned")

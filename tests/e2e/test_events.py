@@ -64,7 +64,9 @@ def test_an_optional_field_may_be_missing(shared, field):
     check_accepted(shared, [event(**{field: ...})])
 
 
-@pytest.mark.parametrize("field, column", [("idempotency_key", "dedup_key"), ("run_id", "run_id"), ("prompt", "prompt")])
+@pytest.mark.parametrize(
+    "field, column", [("idempotency_key", "dedup_key"), ("run_id", "run_id"), ("prompt", "prompt")]
+)
 def test_null_means_none(shared, field, column):
     assert stored(shared, field, "null", column) is None
 
@@ -105,7 +107,9 @@ def test_a_text_is_as_long_as_its_characters(shared, field, letter):
     check_field(shared, field, too_long, "string_too_long", message, f'{{"max_length":{longest}}}')
 
 
-@pytest.mark.parametrize("field, column", [("run_id", "run_id"), ("idempotency_key", "dedup_key"), ("prompt", "prompt")])
+@pytest.mark.parametrize(
+    "field, column", [("run_id", "run_id"), ("idempotency_key", "dedup_key"), ("prompt", "prompt")]
+)
 def test_an_empty_text_is_as_good_as_none(shared, field, column):
     assert stored(shared, field, '""', column) is None
 

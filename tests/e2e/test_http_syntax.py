@@ -9,7 +9,13 @@ from support.raw_http import CHUNKED, Peer, in_chunks, ingest, request
 NOT_FOUND = '{"detail":"Not Found"}'
 NOT_ALLOWED = '{"detail":"Method Not Allowed"}'
 TOO_LARGE_HEADER = '{"detail":"Request header fields too large"}'
-ENDPOINTS = {"/v1/ingest": "POST", "/healthz": "GET, HEAD", "/readyz": "GET, HEAD", "/v1/status": "GET, HEAD", "/metrics": "GET, HEAD"}
+ENDPOINTS = {
+    "/v1/ingest": "POST",
+    "/healthz": "GET, HEAD",
+    "/readyz": "GET, HEAD",
+    "/v1/status": "GET, HEAD",
+    "/metrics": "GET, HEAD",
+}
 
 
 def malformed(why: str) -> str:
@@ -60,7 +66,9 @@ def test_a_body_whose_length_is_in_doubt_is_refused(shared, head, why):
     check_refused(shared, with_head(shared, head, b"hello"), 400, malformed(why), ends=True)
 
 
-@pytest.mark.parametrize("coding", ["gzip", "identity", "gzip, chunked", "chunked, chunked", "chunked;q=1", "chunked, gzip", "x", ""])
+@pytest.mark.parametrize(
+    "coding", ["gzip", "identity", "gzip, chunked", "chunked, chunked", "chunked;q=1", "chunked, gzip", "x", ""]
+)
 def test_other_transfer_codings_are_not_implemented(shared, coding):
     sent = with_head(shared, f"Transfer-Encoding: {coding}\r\n", b"0\r\n\r\n")
     check_refused(shared, sent, 501, '{"detail":"Transfer-Encoding is not supported"}', ends=True)
@@ -195,7 +203,14 @@ def test_a_bad_header_line_is_refused(shared, line, why):
     check_refused(shared, with_head(shared, "Content-Length: 0\r\n" + line), 400, malformed(why), ends=True)
 
 
-@pytest.mark.parametrize("sent", ["GET /healthz HTTP/1.1\nHost: h\n\n", "\nGET /healthz HTTP/1.1\r\nHost: h\r\n\r\n", "POST /v1/ingest HTTP/1.1\r\nHost: h\n"])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "GET /healthz HTTP/1.1\nHost: h\n\n",
+        "\nGET /healthz HTTP/1.1\r\nHost: h\r\n\r\n",
+        "POST /v1/ingest HTTP/1.1\r\nHost: h\n",
+    ],
+)
 def test_lines_that_end_in_a_bare_line_feed_are_refused_at_once(shared, sent):
     check_refused(shared, sent.encode(), 400, BARE_LF, ends=True)
 
@@ -239,7 +254,9 @@ def test_a_header_up_to_the_limit_is_taken(shared):
 
 def test_names_in_any_case_and_values_with_space_around_are_taken(shared):
     body = batch_body([event()])
-    head = f"aUTHORIZATION:Bearer {shared.key}\r\ncONTENT-tYPE: \t application/json\t \r\ncontent-LENGTH:{len(body)}  \r\n"
+    head = (
+        f"aUTHORIZATION:Bearer {shared.key}\r\ncONTENT-tYPE: \t application/json\t \r\ncontent-LENGTH:{len(body)}  \r\n"
+    )
     sent = f"POST /v1/ingest HTTP/1.1\r\nhOST:h\r\nX-Empty:\r\nX-Latin: \xe9\r\n{head}\r\n".encode("latin-1") + body
     with stores(shared, 2), Peer(shared) as peer:
         assert peer.ask(sent).status == 202

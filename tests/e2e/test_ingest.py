@@ -47,14 +47,16 @@ def test_every_field_arrives_in_the_store_as_it_was_sent(shared):
             "client", 1_779_719_400_123_456, 890, sent["idempotency_key"], "run_all_fields", "What is the weather?", 1,
             '{"partial":true}',
         )
-    ]  # fmt: skip
+    ]
 
 
 def test_what_is_left_out_has_its_default(shared):
     optional = ("duration_ms", "idempotency_key", "run_id", "prompt", "status", "partial")
     check_accepted(shared, [event(agent_name="minimal", **{field: ... for field in optional})])
     columns = "duration_ms, dedup_key, run_id, prompt, is_error, metadata"
-    assert shared.query(f"SELECT {columns} FROM events WHERE agent_name = 'minimal'") == [(0, None, None, None, 0, None)]
+    assert shared.query(f"SELECT {columns} FROM events WHERE agent_name = 'minimal'") == [
+        (0, None, None, None, 0, None)
+    ]
 
 
 def test_gzip_is_taken_like_plain_text(shared):
@@ -82,7 +84,17 @@ def test_unknown_members_are_ignored_at_both_levels(shared):
 
 
 def test_names_may_be_in_any_script(shared):
-    names = ["Köln", "研究ボット", "باحث", "🦉🦉", "e\u0301", "tab\tand\nline", "quote\"and\\", "../etc/passwd", "'; DROP TABLE events; --"]
+    names = [
+        "Köln",
+        "研究ボット",
+        "باحث",
+        "🦉🦉",
+        "e\u0301",
+        "tab\tand\nline",
+        'quote"and\\',
+        "../etc/passwd",
+        "'; DROP TABLE events; --",
+    ]
     check_accepted(shared, [event(agent_name=name, model=name, run_id=name) for name in names])
     for name in names:
         rows = shared.query("SELECT model, run_id FROM events WHERE agent_name = ?", name)
@@ -119,14 +131,7 @@ def test_no_cent_is_lost_over_many_events(shared):
     shared.check_roll_ups()
 
 
-# --- sent twice ----------------------------------------------------------------------------------------------
-
-
-def test_a_key_twice_in_one_batch_is_accepted_twice_and_stored_once(shared):
-    first = event(model="the first")
-    check_accepted(shared, [first, event(), first | {"model": "the second"}], new=2)
-    rows = shared.query("SELECT model FROM events WHERE dedup_key = ?", first["idempotency_key"])
-    assert rows == [("the first",)]
+# --- sent twice (more of it: test_duplicates.py) -------------------------------------------------------------
 
 
 def test_a_batch_sent_again_is_accepted_again_and_stored_once(shared):
@@ -139,13 +144,6 @@ def test_a_batch_sent_again_is_accepted_again_and_stored_once(shared):
     shared.check_roll_ups()
 
 
-def test_events_without_a_key_are_never_taken_for_each_other(shared):
-    for absent in (..., None, ""):
-        sent = event(idempotency_key=absent)
-        check_accepted(shared, [sent, sent], new=2)
-        check_accepted(shared, [sent], new=1)
-
-
 def test_keys_that_look_alike_are_different_keys(shared):
     keys = ["key", "Key", "key ", " key", "kéy", "ke\u0301y", "key\0", "key\0x", "k" * 255, "k" * 254]
     check_accepted(shared, [event(idempotency_key=key) for key in keys])
@@ -156,14 +154,6 @@ def test_a_refused_batch_claims_no_keys(shared):
     good = event()
     assert shared.post([good, event(cost=-1)]).status == 422
     check_accepted(shared, [good])
-
-
-def test_a_key_is_remembered_over_a_restart(node):
-    batch = [event() for _ in range(3)]
-    check_accepted(node, batch)
-    assert node.stop() == 0
-    node.start()
-    check_accepted(node, batch + [event()], new=1)
 
 
 def test_a_gzip_body_of_several_megabytes_is_a_batch(shared):

@@ -2,7 +2,6 @@
 
 import gzip
 import os
-import signal
 
 import pytest
 
@@ -73,18 +72,6 @@ def test_as_many_events_as_configured_are_a_batch(shared):
 def test_a_header_is_as_long_as_configured(shared):
     check_accepted(shared, [event()], headers={"X": "x" * 1500})
     check_refused(shared, ingest(shared, [event()], {"X": "x" * 2048}), 431, TOO_LARGE_HEADER, ends=True)
-
-
-def test_a_reload_changes_the_limits_also_of_open_connections(make_node):
-    node = make_node(SETTINGS)
-    with Peer(node) as peer:
-        assert peer.post([event()]).status == 202
-        node.settings |= {"http.body_bytes_max": 2 * LIMIT}
-        node.write_config()
-        node.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: "reload: done" in node.log(), "the reload")
-        assert peer.ask(ingest(node, body_of(2 * LIMIT))).status == 202
-        assert peer.ask(ingest(node, body_of(2 * LIMIT + 1))).status == 413
 
 
 def test_connections_over_the_limit_are_told_to_come_back(make_node):

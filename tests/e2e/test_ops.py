@@ -1,7 +1,6 @@
 """What operators and load balancers ask: /healthz, /readyz, /v1/status and /metrics."""
 
 import gzip
-import signal
 import subprocess
 import threading
 
@@ -9,7 +8,7 @@ import pytest
 
 from support import prometheus_text
 from support.checks import check_accepted
-from support.kavachd import BINARY, event, wait_until
+from support.kavachd import BINARY, event
 from support.raw_http import Peer, ingest, request
 
 PATHS = ["/healthz", "/readyz", "/v1/status", "/metrics"]
@@ -129,21 +128,3 @@ def test_scrapes_while_events_come_in_are_consistent(shared):
     for name in ("kavach_ingest_events_accepted_total", "kavach_http_requests_total"):
         counts = [total(families, name) for families in seen]
         assert counts == sorted(counts), name
-
-
-def test_readiness_goes_first_when_the_node_stops_and_a_second_signal_ends_it_at_once(make_node):
-    node = make_node({"http.drain_delay_ms": 600_000})
-    node.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: node.request("GET", "/readyz").status == 503, "readiness to go off")
-    assert node.request("GET", "/readyz").body == b'{"status":"draining"}'
-    assert node.request("GET", "/healthz").status == 200
-    assert node.metric("kavach_ready") == 0
-    # The load balancer has not noticed yet.
-    assert node.post([event()]).status == 202
-    node.process.send_signal(signal.SIGTERM)
-    assert node.process.wait() == 1
-    node.process = None
-    # What was acknowledged is there after the next start.
-    node.settings = {}
-    node.start()
-    node.wait_for_events(1)

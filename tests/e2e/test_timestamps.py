@@ -63,7 +63,9 @@ def test_a_timestamp_is_stored_to_the_microsecond(shared, timestamp, expected):
     assert stored_times(shared, timestamp)[0][0] == micros(*expected)
 
 
-@pytest.mark.parametrize("timestamp", ["2999-12-31T23:59:59Z", "9999-12-31T23:59:59.999999999Z", "9999-12-31T00:00:00+14:00"])
+@pytest.mark.parametrize(
+    "timestamp", ["2999-12-31T23:59:59Z", "9999-12-31T23:59:59.999999999Z", "9999-12-31T00:00:00+14:00"]
+)
 def test_a_time_in_the_future_becomes_the_time_of_arrival(shared, timestamp):
     earliest = time.time() * 1e6
     for happened, arrived in stored_times(shared, timestamp, timestamp):

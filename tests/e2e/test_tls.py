@@ -20,7 +20,7 @@ def make_certificate(folder, name: str) -> None:
          "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost",
          "-keyout", folder / "key.pem", "-out", folder / "certificate.pem"],
         check=True, capture_output=True,
-    )  # fmt: skip
+    )
 
 
 def trust(folder) -> ssl.SSLContext:
@@ -120,7 +120,8 @@ def everything_from(connection: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "sent", [request("GET", "/healthz"), b"\0" * 1000, b"\x16\x03\x01\xff\xff" + b"x" * 70_000, b"\x16\x03\x01\0\5hello"]
+    "sent",
+    [request("GET", "/healthz"), b"\0" * 1000, b"\x16\x03\x01\xff\xff" + b"x" * 70_000, b"\x16\x03\x01\0\5hello"],
 )
 def test_what_is_not_tls_is_closed_without_being_served(secure, sent):
     with secure.connect() as connection:
@@ -193,7 +194,12 @@ def test_a_certificate_that_cannot_be_used_is_refused_and_the_old_one_stays(tmp_
         other = tmp_path / "other"
         other.mkdir()
         make_certificate(other, "other")
-        for broken in ((b"", good[1]), (good[0], b""), (good[0], (other / "key.pem").read_bytes()), (good[0][:100], good[1])):
+        for broken in (
+            (b"", good[1]),
+            (good[0], b""),
+            (good[0], (other / "key.pem").read_bytes()),
+            (good[0][:100], good[1]),
+        ):
             certificate.write_bytes(broken[0])
             key.write_bytes(broken[1])
             reload(node, "reload: refused, the old settings stay")

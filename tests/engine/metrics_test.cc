@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdio>
 #include <functional>
 #include <string>
 
@@ -18,6 +19,7 @@ bool contains(const std::string& text, const std::string& part) {
 
 // Whether `run` ends the process with an assertion.
 bool asserts(const std::function<void()>& run) {
+  std::fflush(nullptr);  // or the child would write it again
   const pid_t child = ::fork();
   if (child == 0) {
     ::close(STDERR_FILENO);

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <boost/asio/post.hpp>
 #include <chrono>
 #include <functional>
 #include <thread>
@@ -156,6 +157,26 @@ TEST_CASE("the time is read once per turn, and a slow turn is counted") {
   CHECK(stood_still);
   CHECK(eventually([&] { return runtime.shard(0).metrics().slow_turns.value() == 1; }));
   runtime.stop();
+}
+
+TEST_CASE("handlers that take long do not keep messages waiting") {
+  ManualClock clock;
+  Runtime runtime({.shards = 1, .outside_senders = 1, .turn_warn_us = 3'600'000'000, .clock = &clock});
+  Received received;
+  runtime.outside_outbox(0).send(0, {receive, &received, 0, 0});
+  std::vector<std::uint64_t> seen;  // by each handler: how many messages had been run
+  for (int i = 0; i < 5; ++i) {
+    boost::asio::post(runtime.shard(0).io(), [&] {
+      seen.push_back(received.count);
+      clock.set(clock.mono() + 100'000);
+    });
+  }
+  std::atomic<bool> done{false};
+  boost::asio::post(runtime.shard(0).io(), [&] { done = true; });
+  runtime.start();
+  CHECK(eventually([&] { return done.load(); }));
+  runtime.stop();
+  CHECK(seen == std::vector<std::uint64_t>{0, 1, 1, 1, 1});
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 #include <pthread.h>
 
+#include <algorithm>
 #include <atomic>
 #include <future>
 #include <string>
@@ -107,22 +108,19 @@ TEST_CASE("threads run at the same time, and each bears the pool's name") {
 }
 
 TEST_CASE("what many threads post is run once each") {
-  constexpr int kThreads = 4;
-  constexpr int kTasks = 5'000;
+  constexpr std::size_t kThreads = 4;
+  constexpr std::size_t kTasks = 5'000;
   std::vector<std::atomic<int>> ran(kThreads * kTasks);
   WorkerPool pool({.threads = 3, .queue_max = 16});
   std::vector<std::thread> posting;
-  for (int t = 0; t < kThreads; ++t) {
+  for (std::size_t t = 0; t < kThreads; ++t) {
     posting.emplace_back([&, t] {
-      for (int i = 0; i < kTasks; ++i)
-        pool.post([&ran, at = static_cast<std::size_t>(t * kTasks + i)] { ++ran[at]; });
+      for (std::size_t i = 0; i < kTasks; ++i) pool.post([&one = ran[t * kTasks + i]] { ++one; });
     });
   }
   for (std::thread& thread : posting) thread.join();
   pool.stop();
-  int wrong = 0;
-  for (const auto& count : ran) wrong += count == 1 ? 0 : 1;
-  CHECK(wrong == 0);
+  CHECK(std::all_of(ran.begin(), ran.end(), [](const auto& count) { return count == 1; }));
 }
 
 }  // namespace

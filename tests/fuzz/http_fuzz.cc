@@ -3,12 +3,13 @@
 //
 // Server and client live in one thread: the shard's loop is turned by hand, so that a run is repeatable. No
 // timeout ever ends here, since the shard's clock stands still.
-#include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <boost/asio/ip/address_v4.hpp>
 #include <cerrno>
 #include <charconv>
 #include <functional>
@@ -113,7 +114,12 @@ class Peer {
     address.sin_family = AF_INET;
     address.sin_port = htons(port);
     address.sin_addr.s_addr = host;
-    const int connected = ::connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+    int connected = ::connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+    // libFuzzer's alarm interrupts; the connection is made all the same.
+    while (connected != 0 && errno == EINTR) {
+      pollfd made{fd_, POLLOUT, 0};
+      connected = ::poll(&made, 1, -1) == 1 ? 0 : -1;
+    }
     KAVACH_CHECK(connected == 0, "cannot connect");
   }
   // With a reset, so that no port stays taken.
@@ -128,7 +134,7 @@ class Peer {
   void send(std::string_view bytes) {
     while (!bytes.empty() && !ended) {
       const ssize_t n = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
-      if (n < 0) ended = reset = true;
+      if (n < 0 && errno != EINTR) ended = reset = true;
       if (n > 0) bytes.remove_prefix(static_cast<std::size_t>(n));
     }
   }
@@ -163,8 +169,9 @@ class Harness {
     options.limits.body_bytes_max = 1024;
     // An address of this process alone: SO_REUSEPORT would let two fuzzers share a port.
     const auto pid = static_cast<std::uint32_t>(::getpid());
-    address_ = htonl(INADDR_LOOPBACK + (pid & 0xff'ffff));
-    options.address = ::inet_ntoa(in_addr{address_});
+    const std::uint32_t address = INADDR_LOOPBACK + (pid & 0xff'ffff);
+    address_ = htonl(address);
+    options.address = boost::asio::ip::address_v4(address).to_string();
     for (std::uint16_t port = 20'000; port < 30'000; ++port) {
       options.port = port;
       auto server = std::make_unique<Server>(shard_, recorder_, options, open_connections_);

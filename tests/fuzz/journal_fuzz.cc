@@ -229,7 +229,10 @@ std::vector<ModelSegment> write_sound(Input& in) {
     for (std::uint32_t group = 1 + in.below(3); group > 0; --group) {
       const std::uint64_t synced = seq - 1;
       for (std::uint32_t frames = 1 + in.below(3); frames > 0; --frames, ++seq) {
-        ModelFrame frame{.seq = seq, .synced_seq = synced, .begin = segment.sound.size()};
+        ModelFrame frame;
+        frame.seq = seq;
+        frame.synced_seq = synced;
+        frame.begin = segment.sound.size();
         frame.payload.resize(in.below(70), static_cast<std::uint8_t>(seq));
         frame.end = frame.begin + kFrameHeaderBytes + frame.payload.size();
         append_frame(segment.sound, segment.header,

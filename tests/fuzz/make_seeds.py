@@ -47,9 +47,10 @@ GZIP = {
 }
 
 POST = b"POST /v1/ingest HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer ak_dev_0\r\nContent-Type: application/json\r\n"
+GET = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 HTTP = {
-    "get": b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n",
+    "get": GET,
     "post": POST + b"Content-Length: 5\r\n\r\nhello",
     "gzip": POST + b"Content-Encoding: gzip\r\nX-API-Key: ak_dev_1\r\nContent-Length: 3\r\n\r\n\x1f\x8b\x08",
     "chunked": CHUNKED + b"5\r\nhello\r\n6;name=value\r\n world\r\n0\r\nTrailer: t\r\n\r\n",
@@ -58,7 +59,7 @@ HTTP = {
     "chunk_too_large": CHUNKED + b"ffffffffffffffff\r\n",
     "chunk_unterminated": CHUNKED + b"5\r\nhelloXX",
     "pipelined": (POST + b"Content-Length: 1\r\n\r\nx") * 3,
-    "later_and_now": b"PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nab" * 2 + b"GET /b HTTP/1.1\r\nHost: h\r\n\r\n",
+    "later_and_now": b"PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nab" * 2 + GET,
     "taken": b"PATCH /a HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nab" * 2,
     "taken_chunked": CHUNKED.replace(b"POST", b"PATCH") + b"2\r\nab\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
     "expect": POST + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\nok",
@@ -68,6 +69,7 @@ HTTP = {
     "other_coding": POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "folded": b"GET / HTTP/1.1\r\nHost: h\r\nX: a\r\n b\r\n\r\n",
     "bare_line_feed": b"GET / HTTP/1.1\nHost: h\n\n",
+    "bare_line_feed_and_version": b"GET / HTTP/2.0\nHost: h\r\n\r\n",
     "nul": b"GET / HTTP/1.1\r\nHost: h\r\nX: a\0b\r\n\r\n",
     "no_host": b"GET / HTTP/1.1\r\n\r\n",
     "two_hosts": b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
@@ -106,6 +108,10 @@ JOURNAL = {
     "bit_flipped": b"\x02\x00\x01\x00\x02\x01\x10\x11\x01\x12\x13\x00\x14\x00\x01\x00\x05\x50\x00",
     "header_lost": b"\x02\x00\x01\x00\x00\x00\x10\x00\x01\x00\x02\x00\x00\x3f",
     "truncated": b"\x02\x00\x01\x01\x00\x01\x10\x11\x00\x00\x01\x20\x21\x00\x01\x01\x00\x70\x00",
+    # Found by the fuzzer: what recovery once cut off was what proved the frames before it.
+    "last_segment_torn": b"\x0a7\x0a70&6\x004;0&6FRM1\x004\x0a7\x0a70&6\x004;0&6FRM1\x004;;",
+    "proof_behind_the_cut": b"'=\x04" + b"%" * 28 + b"$%%\x01\xf7\xff\xfe\xff",
+    "length_beyond_the_file": b"\x01\x00\x00\x00\x10\x00\x00\x00\x00:'",
     "segment_lost": b"\x02\x00\x01\x02\x00\x00\x10\x00\x00\x00\x10\x00\x00\x00\x10\x00\x01\x01\x01\x00\x00",
 }
 

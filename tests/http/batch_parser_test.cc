@@ -339,13 +339,14 @@ TEST_CASE_FIXTURE(TwoPassFixture,
 // simdjson takes a string that was left unread, with a colon behind it, for a key, and passes over what
 // follows up to the end of an object.
 TEST_CASE_FIXTURE(ParserFixture, "a colon behind a string value is bad JSON in every place, to both passes") {
-  for (const char* field : {"agent_name", "provider", "model", "timestamp", "idempotency_key", "run_id",
-                            "prompt", "status", "unknown"}) {
+  for (const std::string& field :
+       std::vector<std::string>{"agent_name", "provider", "model", "timestamp", "idempotency_key", "run_id",
+                                "prompt", "status", "unknown"}) {
     CAPTURE(field);
-    const std::string value =
-        std::string_view(field) == "timestamp" ? R"("2026-05-25T14:30:00Z")" : R"("success")";
+    const std::string value = field == "timestamp" ? R"("2026-05-25T14:30:00Z")" : R"("success")";
     CHECK(fast(body_with(field, value)));
-    for (const char* behind : {":1}", R"(:"x"})", R"(:[{"y"}]})", ":1,2}", ":}"}) {
+    for (const std::string& behind :
+         std::vector<std::string>{":1}", R"(:"x"})", R"(:[{"y"}]})", ":1,2}", ":}"}) {
       CAPTURE(behind);
       CHECK_FALSE(fast(body_with(field, value + behind)));
       CHECK(errors(body_with(field, value + behind)).find("\"json_invalid\"") != std::string::npos);

@@ -50,7 +50,7 @@ class InflaterFixture {
 };
 
 TEST_CASE_FIXTURE(InflaterFixture, "content of every kind and size comes out as it went in") {
-  for (const std::size_t size : {0, 1, 100, 4095, 4096, 4097, 100'000, 3'000'000}) {
+  for (const std::size_t size : {0U, 1U, 100U, 4095U, 4096U, 4097U, 100'000U, 3'000'000U}) {
     CHECK(inflated(gzipped(std::string(size, 'a'))) == std::string(size, 'a'));
     const std::string noise = random_bytes(size);
     CHECK(inflated(gzipped(noise)) == noise);

@@ -93,7 +93,7 @@ class ParserFixture {
   }
   // The errors of a 422, without `{"detail":[` and `]}` around them.
   std::string errors(std::string_view body, bool json = true) {
-    const std::string answer = refused(body, json);
+    std::string answer = refused(body, json);
     constexpr std::string_view kHead = R"(422 {"detail":[)";
     if (!answer.starts_with(kHead)) return answer;
     return answer.substr(kHead.size(), answer.size() - kHead.size() - 2);

@@ -261,15 +261,7 @@ TEST_CASE_FIXTURE(ParserFixture, "9.9: texts that are too short or too long, cou
                                                         R"({"min_length":1})"));
     CHECK(parse(body_with(field, R"(" ")")));
   }
-  struct Limit {
-    const char* field;
-    std::size_t chars;
-  };
-  for (const auto& [field, chars] : std::vector<Limit>{{"agent_name", 255},
-                                                       {"provider", 64},
-                                                       {"model", 255},
-                                                       {"idempotency_key", 255},
-                                                       {"run_id", 255}}) {
+  const auto limited = [&](std::string_view field, std::size_t chars) {
     CAPTURE(field);
     for (const char* unit : {"x", "é", "😀"}) {
       CHECK(parse(body_with(field, text(chars, unit))));
@@ -281,7 +273,9 @@ TEST_CASE_FIXTURE(ParserFixture, "9.9: texts that are too short or too long, cou
     CHECK(parse(body_with(field, text(chars, R"(\u00e9)"))));
     CHECK(errors(body_with(field, text(chars + 1, R"(\ud83d\ude00)"))).find("string_too_long") !=
           std::string::npos);
-  }
+  };
+  for (const char* field : {"agent_name", "model", "idempotency_key", "run_id"}) limited(field, 255);
+  limited("provider", 64);
   for (const char* field : {"idempotency_key", "run_id", "prompt"}) {
     CHECK(parse(body_with(field, R"("")")));
     CHECK(parse(body_with(field, "null")));

@@ -210,7 +210,7 @@ TEST_CASE("at its bound the table forgets the oldest keys and stays as large as 
     std::uint64_t young_kept = 0;
     for (std::uint64_t n = 20'000; n < 30'000; ++n)
       young_kept += add(table, n, later) == DedupTable::Found::kRemembered ? 1U : 0U;
-    CHECK(young_kept > 9'800);  // old ones go first, as far as a glance at 16 slots tells
+    CHECK(young_kept > 9'800);  // old ones go first, as far as a glance at 32 slots tells
   }
 }
 
@@ -229,7 +229,7 @@ TEST_CASE("a key that makes room after its window counts as expired, not as forg
   for (std::uint64_t n = 0; n < 20'000; ++n) add(table, n, kStart);
   const std::uint64_t evicted = table.evicted();  // from the fullest parts
   for (std::uint64_t n = 20'000; n < 25'000; ++n) add(table, n, kStart + 5 * kMicrosPerHour);
-  CHECK(table.evicted() - evicted < 50);  // of 5,000: where a glance at 16 slots saw no old key
+  CHECK(table.evicted() - evicted < 50);  // of 5,000: where a glance at 32 slots saw no old key
 }
 
 TEST_CASE("claims beyond the bound are all held, since forgetting one would admit a duplicate") {

@@ -36,10 +36,11 @@ class Tree:
         self.root = root
         for name, text in SOUND.items():
             self.write(name, text)
-        self.write("build/release/compile_commands.json", json.dumps([
-            {"directory": str(root), "file": str(root / name),
-             "command": f"/usr/bin/ccache g++ -I{root} -std=c++20 -Wall -Werror -o {name}.o -c {root / name}"}
-            for name in SOUND if name.endswith(".cc")]))
+        commands = [{"file": str(root / "tests/hook.c"), "command": "gcc -std=c11 -o hook.o -c tests/hook.c"}]
+        flags = f"-I{root} -std=c++20 -Wall -Werror"
+        commands += [{"file": str(root / name), "command": f"/usr/bin/ccache g++ {flags} -o x.o -c {name}"}
+                     for name in SOUND if name.endswith(".cc")]
+        self.write("build/release/compile_commands.json", json.dumps(commands))
 
     def write(self, name: str, text: str):
         path = self.root / name

@@ -1,19 +1,21 @@
 // DiskHook: a disk that fails on command, for the code under test in this process.
 //
-// The test binary defines fsync(), fdatasync() and ftruncate() itself (disk_hook.cc); the linker takes these.
-// While a DiskHook lives, each call asks it first; what it does not fail, and everything at other times, goes
-// to the kernel.
+// The test binary defines fsync(), fdatasync(), ftruncate() and pwritev() itself (disk_hook.cc); the linker
+// takes these. While a DiskHook lives, each call asks it first; what it does not fail, and everything at
+// other times, goes to the kernel.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 
 namespace kavach::sink::test {
 
 struct DiskCall {
-  enum Kind { kSync, kSyncData, kTruncate } kind;
+  enum Kind { kSync, kSyncData, kTruncate, kWrite } kind;
   int fd;
-  std::string path;  // of the descriptor
+  std::int64_t offset;  // where a write begins, or what a file is cut to
+  std::string path;     // of the descriptor
 };
 
 class DiskHook {

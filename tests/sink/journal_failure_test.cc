@@ -228,6 +228,21 @@ TEST_CASE_FIXTURE(FailureFixture, "a group that failed stays away also when its 
 }
 
 TEST_CASE_FIXTURE(FailureFixture,
+                  "a group that failed does not come back when the process ends before the disk is well") {
+  {
+    RunningJournal journal(options);
+    journal.write_numbers(1, 3);
+    const DiskHook broken([](const DiskCall& call) {
+      return call.kind == DiskCall::kSync || call.kind == DiskCall::kSyncData ? EIO : 0;
+    });
+    CHECK(journal.write(payload_number(94)) == Receipt::kFailed);
+    journal->stop();
+  }
+  CHECK(test::open_journal(options)->durable_seq() == 3);
+  CHECK(read(3) == numbers(1, 3));
+}
+
+TEST_CASE_FIXTURE(FailureFixture,
                   "a first group that failed leaves no file, and its number to the next one") {
   auto journal = std::make_unique<RunningJournal>(options);
   {
@@ -285,6 +300,22 @@ TEST_CASE_FIXTURE(FailureFixture,
   journal->stop();
   REQUIRE(journal.delivered().size() == 20);
   for (const Frame* frame : journal.delivered()) CHECK(frame->receipt == Receipt::kFailed);
+}
+
+TEST_CASE_FIXTURE(FailureFixture,
+                  "what a killed process may have left unsynced is written anew, not only synced again") {
+  { RunningJournal(options).write_numbers(1, 3); }
+  std::vector<std::int64_t> written_at;
+  {
+    const DiskHook noting([&](const DiskCall& call) {
+      if (call.kind == DiskCall::kWrite && call.path == segment(1)) written_at.push_back(call.offset);
+      return 0;
+    });
+    test::open_journal(options);
+  }
+  // The last group, of one frame of 80 bytes: those before it are proven by it.
+  CHECK(written_at == std::vector<std::int64_t>{kSegmentHeaderBytes + 2 * 80});
+  CHECK(read(3) == numbers(1, 3));
 }
 
 TEST_CASE_FIXTURE(FailureFixture, "a journal whose last segment cannot be synced is not opened") {

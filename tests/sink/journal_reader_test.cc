@@ -1,5 +1,5 @@
-// JournalReader beside a writer: segments are made by hand, so that a test decides what stands in the file at
-// which moment.
+// JournalReader beside a writer: first segments made by hand, so that a test decides what stands in the file
+// at which moment; then a live journal, released and recycled under its reader; then damage.
 #include "sink/journal/journal.h"
 
 #include <doctest/doctest.h>
@@ -7,15 +7,23 @@
 #include <unistd.h>
 
 #include <array>
+#include <filesystem>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "engine/crc32c.h"
 #include "sink/journal/segment.h"
-#include "tests/sink/store_fixture.h"
+#include "tests/sink/journal_fixture.h"
 
 namespace kavach::sink {
 namespace {
+
+using test::JournalFixture;
+using test::numbers;
+using test::payload_number;
+using test::Payloads;
+using test::RunningJournal;
 
 constexpr std::string_view kPayload = "what an encoded batch would be";
 
@@ -97,6 +105,149 @@ TEST_CASE("a frame that was not there when the reader read ahead is read once it
   segment.write_header(2);
   segment.write_payload(2);
   CHECK(read(**reader, 2) == "2 " + std::string(kPayload));
+}
+
+// --- a live journal ----------------------------------------------------------------------------------------
+
+std::unique_ptr<JournalReader> open_reader(const JournalOptions& options, std::uint64_t after) {
+  auto reader = JournalReader::open(options.directory, after, options.on_corruption);
+  REQUIRE(reader.has_value());
+  return std::move(*reader);
+}
+
+// The number of the next frame, whose payload is as it was written; 0 for none, and the failure's text if it
+// fails.
+std::string next_number(JournalReader& reader, std::uint64_t up_to) {
+  const auto entry = reader.next(up_to);
+  if (!entry) return entry.error().message;
+  if (!entry->has_value()) return "0";
+  const auto& [seq, payload] = **entry;
+  CHECK(test::Bytes(payload.begin(), payload.end()) == payload_number(seq, payload.size()));
+  return std::to_string(seq);
+}
+
+TEST_CASE_FIXTURE(JournalFixture,
+                  "a reader follows a live writer through segments that are recycled behind it") {
+  constexpr std::uint64_t kFrames = 3000;
+  options.segment_bytes = 2000;
+  RunningJournal journal(options);
+  std::thread follower([&] {
+    const auto reader = open_reader(options, 0);
+    for (std::uint64_t seq = 1; seq <= kFrames;) {
+      journal->wait_beyond(seq - 1, kMicrosPerSecond);
+      for (const std::uint64_t durable = journal->durable_seq(); seq <= durable; ++seq) {
+        if (next_number(*reader, durable) != std::to_string(seq)) FAIL_CHECK("not frame ", seq);
+      }
+      journal->release(seq - 1);
+    }
+  });
+  std::uint64_t written = 0;
+  while (written < kFrames) {
+    for (int i = 0; i < 10; ++i) REQUIRE(journal.submit(payload_number(++written)) != nullptr);
+    journal.wait();
+  }
+  follower.join();
+  CHECK(journal->backlog_bytes() == 0);
+  CHECK(test::segment_paths(options.directory).size() <= 2);
+}
+
+TEST_CASE_FIXTURE(JournalFixture, "a reader begins behind its position, wherever in a segment that is") {
+  options.segment_bytes = 1000;  // 11 frames
+  RunningJournal journal(options);
+  journal.write_numbers(1, 40);
+  for (std::uint64_t after = 0; after <= 40; ++after) CHECK(read(40, after) == numbers(after + 1, 40));
+}
+
+TEST_CASE_FIXTURE(JournalFixture, "a reader gives nothing beyond the frame that it is told") {
+  options.segment_bytes = 1000;
+  RunningJournal journal(options);
+  journal.write_numbers(1, 40);
+  const auto reader = open_reader(options, 0);
+  for (std::uint64_t up_to = 0; up_to <= 40; ++up_to) {
+    if (up_to > 0) CHECK(next_number(*reader, up_to) == std::to_string(up_to));
+    CHECK(next_number(*reader, up_to) == "0");
+  }
+}
+
+TEST_CASE_FIXTURE(JournalFixture, "a reader that begins with what was released gets what is left") {
+  options.segment_bytes = 1000;
+  RunningJournal journal(options);
+  journal.write_numbers(1, 40);
+  journal->release(30);
+  CHECK(read(40, 0) == numbers(23, 40));  // the segment of frame 31 begins there
+}
+
+TEST_CASE_FIXTURE(JournalFixture, "frames larger than what is read at a time are read whole") {
+  RunningJournal journal(options);
+  for (std::uint64_t n = 1; n <= 4; ++n)
+    REQUIRE(journal.write(payload_number(n, n % 2 == 0 ? 3 << 20 : 100)) == Receipt::kJournal);
+  const auto reader = open_reader(options, 0);
+  for (std::uint64_t n = 1; n <= 4; ++n) CHECK(next_number(*reader, 4) == std::to_string(n));
+}
+
+TEST_CASE_FIXTURE(JournalFixture, "an empty journal has nothing to read, and cannot have what is asked for") {
+  test::open_journal(options);
+  const auto reader = open_reader(options, 0);
+  CHECK(next_number(*reader, 0) == "0");
+  CHECK(next_number(*reader, 1) == "journal: no segment holds frame 1");
+}
+
+// --- damage ------------------------------------------------------------------------------------------------
+
+// Frames 1 to 40 in segments of 11, of which the test damages some.
+struct DamagedJournal : JournalFixture {
+  DamagedJournal() {
+    options.segment_bytes = 1000;
+    RunningJournal(options).write_numbers(1, 40);
+  }
+  static std::size_t offset_of(std::uint64_t seq) { return kSegmentHeaderBytes + (seq - 1) % 11 * 80; }
+  void flip(std::uint64_t seq, std::size_t byte) const {
+    const std::string path = segment((seq - 1) / 11 + 1);
+    test::Bytes bytes = test::read_file(path);
+    test::flip_bit(bytes, (offset_of(seq) + byte) * 8);
+    test::write_file(path, bytes);
+  }
+  Payloads skipping() const { return test::read_journal(options.directory, 40, 0, CorruptionPolicy::kSkip); }
+};
+
+TEST_CASE_FIXTURE(DamagedJournal,
+                  "a reader stops at damage, says where, and does not get past it by asking again") {
+  for (const std::size_t byte : {0UL, 4UL, 8UL, 31UL, kFrameHeaderBytes, kFrameHeaderBytes + 44}) {
+    CAPTURE(byte);
+    flip(25, byte);
+    const auto reader = open_reader(options, 20);
+    for (std::uint64_t seq = 21; seq <= 24; ++seq) CHECK(next_number(*reader, 40) == std::to_string(seq));
+    const std::string told =
+        segment(3) + ": acknowledged frame 25 is damaged at offset " + std::to_string(offset_of(25));
+    CHECK(next_number(*reader, 40) == told);
+    CHECK(next_number(*reader, 40) == told);
+    flip(25, byte);
+    CHECK(next_number(*reader, 40) == "25");  // restored
+  }
+}
+
+TEST_CASE_FIXTURE(DamagedJournal,
+                  "a reader that may skip passes damaged frames, also first and last ones of a segment") {
+  Payloads expected = numbers(1, 40);
+  for (const std::uint64_t seq : {1U, 11U, 12U, 20U, 21U, 33U, 40U}) {
+    flip(seq, seq % 2 == 0 ? 8 : kFrameHeaderBytes + 8);
+    expected.erase(seq);
+  }
+  CHECK(skipping() == expected);
+}
+
+TEST_CASE_FIXTURE(DamagedJournal,
+                  "a reader that may skip passes a segment that was cut, and one that is gone") {
+  Payloads expected = numbers(1, 40);
+  std::filesystem::resize_file(segment(1), offset_of(5) + 10);
+  for (std::uint64_t seq = 5; seq <= 11; ++seq) expected.erase(seq);
+  std::filesystem::remove(segment(3));
+  for (std::uint64_t seq = 23; seq <= 33; ++seq) expected.erase(seq);
+  CHECK(skipping() == expected);
+
+  const auto stopping = open_reader(options, 15);
+  for (std::uint64_t seq = 16; seq <= 22; ++seq) CHECK(next_number(*stopping, 40) == std::to_string(seq));
+  CHECK(next_number(*stopping, 40) != "34");
 }
 
 }  // namespace

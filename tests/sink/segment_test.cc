@@ -135,7 +135,7 @@ TEST_CASE("segments are listed by number, and other files are none") {
 
 TEST_CASE("every frame of a sound segment is visited, also in front of preallocated zeros") {
   Groups groups;
-  for (const std::size_t zeros : {0, 8, 4096}) {
+  for (const std::size_t zeros : {0U, 8U, 4096U}) {
     Bytes bytes = groups.segment.bytes;
     bytes.resize(bytes.size() + zeros);
     const auto [scan, seqs] = scanned(groups.segment, bytes);
@@ -158,7 +158,7 @@ TEST_CASE(
     std::uint64_t last = 0;
     for (const auto& frame : groups.segment.frames)
       if (frame.payload_end <= size) last = frame.seq;
-    for (const std::size_t zeros : {0, 640}) {
+    for (const std::size_t zeros : {0U, 640U}) {
       Bytes bytes = cut;
       bytes.resize(size + zeros);
       const auto [scan, seqs] = scanned(groups.segment, bytes);
@@ -268,7 +268,7 @@ TEST_CASE("several damaged frames are all passed over, and the first one is name
   SegmentBytes segment;
   for (int i = 0; i < 8; ++i) segment.add_group({45});
   Bytes bytes = segment.bytes;
-  for (const std::size_t i : {1, 2, 5}) flip_bit(bytes, (segment.frames[i].begin + 40) * 8);
+  for (const std::size_t i : {1U, 2U, 5U}) flip_bit(bytes, (segment.frames[i].begin + 40) * 8);
   const auto [scan, seqs] = scanned(segment, bytes, true);
   CHECK(seqs == std::vector<std::uint64_t>{1, 4, 5, 7, 8});
   CHECK(scan.damage->seq == 2);

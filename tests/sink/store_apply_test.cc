@@ -99,6 +99,29 @@ TEST_CASE_FIXTURE(StoreFixture,
   CHECK(sql.integer("SELECT SUM(events) FROM usage_daily_platform") == 1);
 }
 
+TEST_CASE_FIXTURE(StoreFixture, "a key is new again behind its window, pruned or not") {
+  constexpr std::int64_t kWindow = 168 * kMicrosPerHour;
+  store = Sql::must(open_sqlite(path, clock, kWindow));
+  std::uint32_t number = 0;
+  const auto send = [&](WallMicros at) {
+    ++number;
+    return apply(make_batch(number, at, {make_event("a", "key", at)}), number).stored;
+  };
+  const WallMicros first = clock.now;
+  CHECK(send(first) == 1);
+  CHECK(send(first + kWindow) == 0);
+  CHECK(send(first + kWindow + 1) == 1);
+  // From then on that one counts, also for what was received before it and is stored late.
+  CHECK(send(first + kWindow) == 0);
+  CHECK(send(first + 2 * kWindow) == 0);
+  CHECK(sql.integer("SELECT COUNT(*) FROM events") == 2);
+  CHECK(sql.integer("SELECT SUM(events) FROM usage_hourly") == 2);
+  // A frame that is read again is still recognised.
+  CHECK(apply(make_batch(3, first + kWindow + 1, {make_event("a", "key", first + kWindow + 1)}), 3).stored ==
+        0);
+  CHECK(apply(make_batch(1, first, {make_event("a", "key", first)}), 1).stored == 0);
+}
+
 TEST_CASE_FIXTURE(StoreFixture, "the same key in two projects names two events") {
   Batch other = make_batch(2, clock.now, {make_event("a", "key", clock.now)});
   other.project_id = numbered_id(3, 2);

@@ -20,7 +20,9 @@ _DATE = re.compile(
 )
 
 
-def request(method: str, target: str, headers: dict | None = None, body: bytes = b"", version: str = "HTTP/1.1") -> bytes:
+def request(
+    method: str, target: str, headers: dict | None = None, body: bytes = b"", version: str = "HTTP/1.1"
+) -> bytes:
     """A request as bytes. Host and Content-Length are added; a header that is None is left out."""
     fields = {"Host": "kavach.test"}
     if body or method == "POST":

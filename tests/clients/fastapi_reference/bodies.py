@@ -115,16 +115,13 @@ def oddly_membered() -> list[bytes]:
 
 # --- faults of syntax ----------------------------------------------------------------------------------------
 
-# Every kind of token, some whitespace, an escape and characters of several bytes. One body is valid, so that
-# Kavach's fast pass sees the faults as well; in the other one a fault may hide the error or stand beside it.
-VICTIMS = [
-    (
-        '{"events": [{"agent_name":"\\u00e9€", "provider":"p","model":"m\\n","input_tokens":10,"output_tokens":0,'
-        f'"cost":{cost},"timestamp":"2026-05-25T14:30:00Z","status":"error","prompt":null,"x":[true,{{}}] }}]\n}}'
-    ).encode()
-    for cost in ("1.5e-3", "-1")
-]
-# What is inserted anywhere into them, or put instead of a byte.
+# Every kind of token, some whitespace, an escape and characters of several bytes. Valid, so that Kavach's fast
+# pass, which takes it, sees the faults as well.
+VICTIM = (
+    '{"events": [{"agent_name":"\\u00e9€", "provider":"p","model":"m\\n","input_tokens":10,"output_tokens":0,'
+    '"cost":1.5e-3,"timestamp":"2026-05-25T14:30:00Z","status":"error","prompt":null,"x":[true,{}] }]\n}'
+).encode()
+# What is inserted anywhere into it, or put instead of a byte.
 FAULTS = [
     *[b"", b",", b":", b"]", b"}", b"[", b"{", b'"', b"\\", b"x", b"0", b"-", b".", b"e", b"null"],
     *[b':"x"', b',"x"', b":1", b'"x":1,'],

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <cstdio>
+#include <exception>
 #include <iterator>
 #include <string>
 
@@ -48,7 +49,7 @@ std::string describe(const kavach::Batch& batch) {
 
 }  // namespace
 
-int main() {
+int main() try {
   // The end of the year 9999: no timestamp is in the future.
   constexpr kavach::WallMicros kNow = 253'402'300'800 * kavach::kMicrosPerSecond;
   kavach::http::BatchParser parser({.batch_events_max = 1000});
@@ -73,4 +74,7 @@ int main() {
     std::fflush(stdout);
   }
   return 0;
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "parse_probe: %s\n", error.what());
+  return 1;
 }

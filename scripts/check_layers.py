@@ -146,11 +146,11 @@ def check_text(root: Path, names: list[str]) -> list[str]:
 
 
 def compile_commands(build: Path, root: Path) -> dict[str, list[str]]:
-    """The compiler and its flags, without what names the files, for each of our sources."""
+    """The compiler and its flags, without what names the files, for each of our .cc files."""
     found = {}
     for command in json.loads((build / "compile_commands.json").read_text(encoding="utf-8")):
         path = Path(command["file"])
-        if not path.is_relative_to(root) or path.is_relative_to(build):
+        if path.suffix != ".cc" or not path.is_relative_to(root) or path.is_relative_to(build):
             continue
         words = shlex.split(command["command"])
         if Path(words[0]).name == "ccache":

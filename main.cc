@@ -94,8 +94,8 @@ std::uint64_t connections_max(const Config& config) {
   const auto wanted = static_cast<std::uint64_t>(config.http.connections_max);
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return wanted;
-  const rlim_t possible = limit.rlim_cur > 2 * kDescriptorsReserved ? limit.rlim_cur - kDescriptorsReserved
-                                                                    : limit.rlim_cur / 2;
+  const rlim_t possible =
+      limit.rlim_cur > 2 * kDescriptorsReserved ? limit.rlim_cur - kDescriptorsReserved : limit.rlim_cur / 2;
   return std::min<std::uint64_t>(wanted, possible);
 }
 

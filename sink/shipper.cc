@@ -120,8 +120,8 @@ void Shipper::run() {
   }
 }
 
-// Reads batches from the journal up to the bound of a transaction: none when it has to be tried again. False: it
-// cannot go on.
+// Reads batches from the journal up to the bound of a transaction: none when it has to be tried again. False:
+// it cannot go on.
 bool Shipper::gather() {
   event_count_ = 0;
   gathered_seq_ = stored_seq_;
@@ -190,7 +190,8 @@ bool Shipper::store_batches() {
 
 void Shipper::back_off(std::string_view what, std::string_view why) {
   metrics_.failures.add();
-  if (healthy_.exchange(false)) log::error("shipper: {}, the journal keeps what is not stored: {}", what, why);
+  if (healthy_.exchange(false))
+    log::error("shipper: {}, the journal keeps what is not stored: {}", what, why);
   backoff_us_ = std::clamp(backoff_us_ * 2, kBackoffFirst, kBackoffMax);
   // Between half and all of it, so that several nodes do not come back in step.
   pause(backoff_us_ / 2 +

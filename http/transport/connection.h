@@ -118,7 +118,7 @@ class Connection final : public Exchange {
   bool keep_alive_ = true;
   bool http10_ = false;
   bool is_head_ = false;
-  bool must_linger_ = false;  // the peer may still be sending what we will not read
+  bool must_linger_ = false;   // the peer may still be sending what we will not read
   bool may_be_large_ = false;  // the handler was asked, and wants this body
 };
 

@@ -87,7 +87,8 @@ class JournalReader::Impl {
     return {};
   }
 
-  // A reader begins where the journal does: what was before has been released. Later there is no gap but damage.
+  // A reader begins where the journal does: what was before has been released. Later there is no gap but
+  // damage.
   Status jump_to(std::uint64_t first_seq) {
     if (has_begun_) {
       const std::string lost = "journal: no segment holds frames " + std::to_string(next_seq_) + " to " +

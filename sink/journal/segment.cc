@@ -141,7 +141,8 @@ Result<std::vector<SegmentFile>> list_segments(const std::string& directory) {
     if (parsed.ec != std::errc() || parsed.ptr != name.data() + kIdDigits) continue;
     found.push_back({entry.path().string(), id});
   }
-  if (error) return passing_failure("cannot list the journal's directory " + directory + ": " + error.message());
+  if (error)
+    return passing_failure("cannot list the journal's directory " + directory + ": " + error.message());
   std::sort(found.begin(), found.end(),
             [](const SegmentFile& a, const SegmentFile& b) { return a.id < b.id; });
   return found;

@@ -177,6 +177,17 @@ TEST_CASE_FIXTURE(JournalFixture, "a reader that begins with what was released g
   CHECK(read(40, 0) == numbers(23, 40));  // the segment of frame 31 begins there
 }
 
+TEST_CASE_FIXTURE(JournalFixture,
+                  "a file that has its new name and still its old header does not mislead a reader") {
+  test::SegmentBytes current(4, 31);
+  current.add_group({45, 45, 45});
+  test::write_file(segment(4), current.bytes);
+  test::SegmentBytes earlier(1, 1);
+  earlier.add_group({45, 45, 45});
+  test::write_file(segment(5), earlier.bytes);
+  CHECK(read(33, 31) == numbers(32, 33));
+}
+
 TEST_CASE_FIXTURE(JournalFixture, "frames larger than what is read at a time are read whole") {
   RunningJournal journal(options);
   for (std::uint64_t n = 1; n <= 4; ++n)

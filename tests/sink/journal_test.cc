@@ -498,6 +498,36 @@ TEST_CASE_FIXTURE(Crashed, "after one more start the last group is proven, and d
   CHECK(contains(refusal(options), "acknowledged frame 6 is damaged at offset"));
 }
 
+TEST_CASE_FIXTURE(Crashed, "a last segment whose only group was torn still proves what stands before it") {
+  put_back(sound);
+  { RunningJournal(options).write_numbers(kLast + 1, kLast + 1); }
+  Bytes torn = read_file(segment(2));
+  torn.resize(kSegmentHeaderBytes + 40);
+  write_file(segment(2), torn);
+  CHECK(open_journal(options)->recovery().last_seq == kLast);
+  Bytes bytes = sound;
+  flip_bit(bytes, (frames.back().begin + 40) * 8);
+  write_file(segment(1), bytes);
+  CHECK(contains(refusal(options), "acknowledged frame 6 is damaged at offset"));
+}
+
+TEST_CASE_FIXTURE(JournalFixture,
+                  "the frames behind a skipped one stay, also when what proved it is cut off as torn") {
+  SegmentBytes one;
+  one.add_group({45, 45});
+  one.add_group({45, 45});  // says that 1 and 2 were synced; nothing says that of 3 and 4
+  flip_bit(one.bytes, (one.frames[0].begin + 40) * 8);
+  flip_bit(one.bytes, (one.frames[2].begin + 40) * 8);
+  write_file(segment(1), one.bytes);
+  options.on_corruption = CorruptionPolicy::kSkip;
+  const Payloads expected{{2, payload_number(2)}};
+  for (int start = 0; start < 3; ++start) {
+    CAPTURE(start);
+    CHECK(open_journal(options)->recovery().last_seq == 2);
+    CHECK(test::read_journal(options.directory, 2, 0, CorruptionPolicy::kSkip) == expected);
+  }
+}
+
 TEST_CASE_FIXTURE(Crashed, "a segment of a newer version is refused, also when damage is to be skipped") {
   Bytes bytes = sound;
   bytes[8] = kJournalVersion + 1;

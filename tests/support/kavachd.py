@@ -160,8 +160,10 @@ class Kavachd:
                 [*self.wrapper, BINARY, "serve", "--config", self.config],
                 stderr=log, env=os.environ | self.environment,
             )
-        if wait:
-            assert self._came_up(), "kavachd did not start:\n" + self.log()
+        if wait and not self._came_up():
+            if self.process.poll() is None:
+                self.kill()
+            raise AssertionError("kavachd did not start:\n" + self.log())
         return self
 
     def _came_up(self) -> bool:

@@ -49,7 +49,7 @@ class SmallDisk:
         self._filler.unlink()
 
     def make_read_only(self) -> None:
-        subprocess.run([*self._enter, "mount", "-o", "remount,ro", self._folder], check=True)
+        subprocess.run([*self._enter, "mount", "-o", "remount,bind,ro", self._folder], check=True)
 
     @property
     def _filler(self) -> Path:

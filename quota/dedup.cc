@@ -23,6 +23,10 @@ constexpr std::size_t kFirstSlots = 16;
 // Grown to 1.9x of what lives, refilled to 4/5: 16 bytes a key become 20 to 30.
 constexpr std::size_t kFullNumerator = 4;
 constexpr std::size_t kFullDenominator = 5;
+// Keys spread evenly, so all parts would be full at the same time, and requests of that moment would wait for
+// 256 of them to be moved, again with every doubling. On its way past this size each part grows by another
+// factor (1.25 to 1.9), and from then on they take turns.
+constexpr std::size_t kStaggerSlots = 1024;
 // Slots that are looked at for the oldest key when the table is at its bound.
 constexpr std::size_t kEvictionReach = 32;
 
@@ -181,7 +185,11 @@ void DedupTable::rebuild(Part& part, WallMicros now) {
     const std::uint16_t stamp = stamp_of(slot.low);
     if (stamp != 0 && !expired(stamp, now)) ++living;
   }
-  const std::size_t wanted = std::max(kFirstSlots, living * 19 / 10);
+  std::size_t wanted = std::max(kFirstSlots, living * 19 / 10);
+  if (old.size() < kStaggerSlots && wanted >= kStaggerSlots) {
+    const auto index = static_cast<std::size_t>(&part - parts_.data());
+    wanted = living * (kParts * 125 + index * 65) / (kParts * 100);
+  }
   // Room for one more at least.
   const std::size_t least = (living + 1) * kFullDenominator / kFullNumerator + 1;
   part.slots.resize(whole_lines(std::max(least, std::min<std::size_t>(wanted, part_slots_max_))));

@@ -593,7 +593,8 @@ double to_double(std::string_view number) noexcept {
     const char* digits = number.data() + e + 1;
     if (*digits == '+') ++digits;
     const auto read = std::from_chars(digits, number.data() + number.size(), exponent);
-    large = read.ec == std::errc::result_out_of_range ? *digits != '-' : point - first + exponent > 0;
+    // No digits to move by that far: the comparison cannot overflow, the sum could.
+    large = read.ec == std::errc::result_out_of_range ? *digits != '-' : exponent > first - point;
   }
   value = large ? std::numeric_limits<double>::infinity() : 0.0;
   return negative ? -value : value;

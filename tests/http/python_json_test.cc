@@ -201,16 +201,16 @@ TEST_CASE("a number's double is the nearest one, infinite or zero where it is ou
   CHECK(to_double("0.1") == 0.1);
   CHECK(to_double("-12e-1") == -1.2);
   CHECK(to_double("9007199254740993") == 9007199254740992.0);
-  for (const char* text :
-       {"1e309", "1e400", "1e+400", "1E99999999999999999999", "10000000000e400", "0.00001e400"}) {
+  for (const char* text : {"1e309", "1e400", "1e+400", "1e9223372036854775807", "1E99999999999999999999",
+                           "10000000000e400", "0.00001e400"}) {
     CAPTURE(text);
     CHECK(to_double(text) == HUGE_VAL);
     CHECK(to_double("-" + std::string(text)) == -HUGE_VAL);
   }
   CHECK(to_double("1" + std::string(400, '0')) == HUGE_VAL);
   CHECK(to_double("0." + std::string(400, '0') + "1e800") == HUGE_VAL);
-  for (const char* text : {"1e-400", "1e-99999999999999999999", "0.1e-400", "12345678901e-500", "0e400",
-                           "0.0e99999999999999999999"}) {
+  for (const char* text : {"1e-400", "1e-9223372036854775808", "1e-99999999999999999999", "0.1e-400",
+                           "12345678901e-500", "0e400", "0.0e99999999999999999999"}) {
     CAPTURE(text);
     CHECK(to_double(text) == 0.0);
     CHECK(std::signbit(to_double("-" + std::string(text))));

@@ -16,7 +16,6 @@
 #include <map>
 #include <numeric>
 #include <optional>
-#include <system_error>
 
 namespace kavach {
 namespace {
@@ -376,16 +375,12 @@ Result<Config> Reader::finish() && {
   return failure(fmt::format("{}", fmt::join(problems_, "\n")));
 }
 
-std::string error_text() {
-  return std::error_code(errno, std::generic_category()).message();
-}
-
 Result<std::string> read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  if (!file) return failure(fmt::format("{}: cannot be opened: {}", path, error_text()));
+  if (!file) return failure(fmt::format("{}: cannot be opened: {}", path, error_text(errno)));
   std::string text(kFileBytesMax + 1, '\0');
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (file.bad()) return failure(fmt::format("{}: cannot be read: {}", path, error_text()));
+  if (file.bad()) return failure(fmt::format("{}: cannot be read: {}", path, error_text(errno)));
   text.resize(static_cast<std::size_t>(file.gcount()));
   if (text.size() > kFileBytesMax) {
     return failure(fmt::format("{}: is longer than {} bytes, so it is no config", path, kFileBytesMax));

@@ -31,6 +31,8 @@ struct Event {
   NanoDollars cost = 0;
   bool is_error = false;
   bool partial = false;
+
+  friend bool operator==(const Event&, const Event&) = default;
 };
 
 // The events of one request, in the order in which they were sent.

@@ -24,6 +24,9 @@ using Result = boost::system::result<T, E>;
 
 using Status = Result<void, Failure>;
 
+// What the system says of an errno. Any thread (strerror is not for any).
+std::string error_text(int error);
+
 inline Failure failure(std::string message) {
   return Failure{std::move(message)};
 }

@@ -96,7 +96,6 @@ class IngestHandler final : public Handler {
   Random random_;
   std::vector<std::unique_ptr<IngestRequest>> free_requests_;
   std::vector<std::unique_ptr<Scratch>> free_scratches_;
-  std::string refusal_body_;
   IngestMetrics metrics_;
 };
 

@@ -45,10 +45,6 @@ constexpr MonoMicros kRetryEvery = 100 * kMicrosPerMilli;
 
 constexpr std::array<std::uint8_t, kFrameAlignment> kPadding{};
 
-std::string error_text(int error) {
-  return std::error_code(error, std::generic_category()).message();
-}
-
 bool sync_directory(const std::string& directory) {
   const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return false;

@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <limits>
 #include <optional>
-#include <system_error>
 #include <utility>
 
 #include "engine/crc32c.h"
@@ -101,8 +100,7 @@ class JournalReader::Impl {
   }
 
   static Failure cannot_open(const std::string& path) {
-    return passing_failure("journal: cannot open " + path + ": " +
-                           std::error_code(errno, std::generic_category()).message());
+    return passing_failure("journal: cannot open " + path + ": " + error_text(errno));
   }
 
   // False for a file that is no segment, or no longer.

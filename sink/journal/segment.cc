@@ -37,10 +37,6 @@ T get(std::span<const std::uint8_t> bytes, std::size_t at) noexcept {
   return value;
 }
 
-std::string error_text() {
-  return std::error_code(errno, std::generic_category()).message();
-}
-
 bool payload_is_sound(std::span<const std::uint8_t> bytes, std::uint64_t offset, const FrameHeader& frame) {
   if (frame.payload_bytes > bytes.size() - offset - kFrameHeaderBytes) return false;
   return crc32c(0, bytes.data() + offset + kFrameHeaderBytes, frame.payload_bytes) == frame.payload_crc;
@@ -150,7 +146,7 @@ Result<std::vector<SegmentFile>> list_segments(const std::string& directory) {
 
 Result<MappedFile> MappedFile::open(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return failure("cannot open " + path + ": " + error_text());
+  if (fd < 0) return failure("cannot open " + path + ": " + error_text(errno));
   struct stat status {};
   void* bytes = nullptr;
   bool mapped = ::fstat(fd, &status) == 0;
@@ -159,7 +155,7 @@ Result<MappedFile> MappedFile::open(const std::string& path) {
     bytes = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
     mapped = bytes != MAP_FAILED;
   }
-  const std::string reason = mapped ? "" : error_text();
+  const std::string reason = mapped ? "" : error_text(errno);
   ::close(fd);
   if (!mapped) return failure("cannot read " + path + ": " + reason);
   return MappedFile(static_cast<const std::uint8_t*>(bytes), size);

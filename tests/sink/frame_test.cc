@@ -26,14 +26,6 @@ constexpr WallMicros kYear9999End = 253'402'300'800LL * kMicrosPerSecond - 1;
 // event.
 constexpr std::size_t kFirstEvent = 2 + 3 * 16 + 8 + 1;
 
-bool same_event(const Event& a, const Event& b) {
-  return a.agent_name == b.agent_name && a.provider == b.provider && a.model == b.model &&
-         a.idempotency_key == b.idempotency_key && a.run_id == b.run_id && a.prompt == b.prompt &&
-         a.timestamp == b.timestamp && a.input_tokens == b.input_tokens &&
-         a.output_tokens == b.output_tokens && a.duration_ms == b.duration_ms && a.cost == b.cost &&
-         a.is_error == b.is_error && a.partial == b.partial;
-}
-
 // Batches with every kind of field, and the texts that they point into.
 class Batches {
  public:
@@ -147,7 +139,7 @@ void check_same(const Batch& got, const Batch& sent, std::span<const std::uint8_
   for (std::size_t i = 0; i < sent.events.size(); ++i) {
     if (!admitted.empty() && admitted[i] == 0) continue;
     REQUIRE(at < got.events.size());
-    CHECK(same_event(got.events[at++], sent.events[i]));
+    CHECK((got.events[at++] == sent.events[i]));
   }
   CHECK(at == got.events.size());
 }

@@ -16,7 +16,7 @@ constexpr std::int64_t kBackoffFirst = 50 * kMicrosPerMilli;
 constexpr std::int64_t kBackoffMax = 5 * kMicrosPerSecond;
 // How long the thread sleeps at most when nothing is durable.
 constexpr std::int64_t kIdleWait = kMicrosPerSecond;
-// Keys that are forgotten at a time, so that no transaction grows long; the rest follows a moment later.
+// Rows that are forgotten at a time, so that no transaction grows long; the rest follows a moment later.
 constexpr std::uint64_t kPruneRows = 5'000;
 constexpr MonoMicros kPruneEvery = 60 * kMicrosPerSecond;
 constexpr MonoMicros kPruneAgain = kMicrosPerSecond;
@@ -171,9 +171,11 @@ bool Shipper::store_batches() {
 
 void Shipper::prune() {
   const MonoMicros now = system_clock().mono();
-  if (options_.dedup_window_us == 0 || now < next_prune_) return;
-  const auto pruned = store_->prune_dedup(system_clock().wall() - options_.dedup_window_us, kPruneRows);
-  next_prune_ = now + (pruned && *pruned == kPruneRows ? kPruneAgain : kPruneEvery);
+  if (now < next_prune_) return;
+  const bool keys_age = options_.dedup_window_us > 0;
+  const auto pruned =
+      store_->prune(keys_age ? system_clock().wall() - options_.dedup_window_us : 0, kPruneRows);
+  next_prune_ = now + (pruned && *pruned >= kPruneRows ? kPruneAgain : kPruneEvery);
 }
 
 // Damage, or a bug: going on would lose events in silence. What is not stored stays in the journal.

@@ -21,8 +21,8 @@ class EventWriter {
   ~EventWriter();
 
   // An event is a duplicate when its deduplication key is remembered for its project, or when its id is
-  // stored already (a frame that is read again). Duplicates change nothing.
-  StoreResult<ApplyOutcome> write(std::span<const Batch> batches);
+  // stored already (a frame that is read again). Duplicates change nothing. `node` is whose use they are.
+  StoreResult<ApplyOutcome> write(std::span<const Batch> batches, const Uuid& node);
 
  private:
   class Impl;

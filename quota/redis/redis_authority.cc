@@ -58,21 +58,22 @@ void RedisAuthority::load_scripts() {
   }
 }
 
-void RedisAuthority::ask(std::string command, std::function<void(const RedisReply* reply)> answer,
-                         bool again) {
-  // The command is kept for a second try: a view of what the callback owns is sent.
-  auto kept = std::make_shared<const std::string>(std::move(command));
-  const std::string_view bytes = *kept;
-  auto callback = [this, kept, answer, again](const RedisReply* reply) {
-    if (reply == nullptr || !reply->is_error()) return answer(reply);
-    if (reply->error_code() == "NOSCRIPT" && !again) {
+void RedisAuthority::ask(std::string command, std::function<void(const RedisReply* reply)> answer) {
+  // Kept for a second try; shared because a callback of the connection can be copied.
+  ask(std::make_shared<Question>(Question{std::move(command), std::move(answer)}));
+}
+
+void RedisAuthority::ask(const std::shared_ptr<Question>& question) {
+  const bool taken = connection_.send(question->command, [this, question](const RedisReply* reply) {
+    if (reply == nullptr || !reply->is_error()) return question->answer(reply);
+    if (reply->error_code() == "NOSCRIPT" && !std::exchange(question->is_second_try, true)) {
       if (!loading_) load_scripts();
-      return ask(*kept, answer, true);
+      return ask(question);
     }
     note_bad_reply(reply->text);
-    answer(nullptr);
-  };
-  if (!connection_.send(bytes, std::move(callback))) answer(nullptr);
+    question->answer(nullptr);
+  });
+  if (!taken) question->answer(nullptr);
 }
 
 void RedisAuthority::note_bad_reply(std::string_view what) {

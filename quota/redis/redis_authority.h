@@ -6,7 +6,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
+#include <string_view>
 
 #include "engine/metrics.h"
 #include "engine/shard.h"
@@ -37,11 +40,18 @@ class RedisAuthority final : public Authority {
   const RedisAuthorityMetrics& metrics() const noexcept { return metrics_; }
 
  private:
+  struct Question {
+    std::string command;
+    std::function<void(const RedisReply* reply)> answer;
+    bool is_second_try = false;
+  };
+
   void on_connected(const std::string& run_id);
   void load_scripts();
-  // Sends a script's command; once more when the server has forgotten the script. `answer` as in
-  // RedisConnection::send(), but never called with an error.
-  void ask(std::string command, std::function<void(const RedisReply* reply)> answer, bool again = false);
+  // Sends a script's command; once more when the server has forgotten the script. `answer` is called once,
+  // with null for an error or when nothing comes.
+  void ask(std::string command, std::function<void(const RedisReply* reply)> answer);
+  void ask(const std::shared_ptr<Question>& question);
   void note_bad_reply(std::string_view what);
   Now now() { return {.wall = shard_.wall_now(), .mono = shard_.mono_now()}; }
 

@@ -10,7 +10,7 @@ namespace {
 
 // hiredis builds a reply top-down: each function makes one value, where the task says. They are called
 // through C, so nothing may be thrown: memory that is not there ends the process.
-RedisReply* place(const redisReadTask* task) noexcept {
+RedisReply* place(const redisReadTask* task) {
   if (task->parent == nullptr) return new RedisReply;
   auto& parent = *static_cast<RedisReply*>(task->parent->obj);
   return &parent.elements[static_cast<std::size_t>(task->idx)];

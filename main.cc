@@ -1,44 +1,32 @@
-// kavachd: the front door. Reads the command line and the config, builds the parts and runs them.
-//
-// Start: store -> journal -> shipper -> deduplication restored -> keys -> shards -> listeners -> ready.
-// Stop (SIGTERM): readiness off -> listeners closed, connections finished -> journal synced -> shards joined
-// -> shipper caught up -> exit 0. A second signal ends at once. SIGHUP reloads what can be reloaded.
-#include <fcntl.h>
+// kavachd: the front door. Reads the command line and the config, and runs the command: the node itself
+// (http/node.h), or one of an administrator's.
 #include <malloc.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <atomic>
-#include <chrono>
-#include <cstdlib>
+#include <charconv>
+#include <cmath>
 #include <iostream>
 #include <map>
-#include <memory>
+#include <optional>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
-#include "engine/clock.h"
+#include "engine/bounds.h"
 #include "engine/config.h"
 #include "engine/ids.h"
 #include "engine/log.h"
-#include "engine/metrics.h"
-#include "engine/shard.h"
-#include "engine/worker_pool.h"
+#include "engine/timestamp.h"
 #include "http/auth/api_key.h"
-#include "http/auth/directory.h"
-#include "http/ingest/ingest_handler.h"
-#include "http/ops/ops_handlers.h"
-#include "http/router.h"
-#include "http/transport/server.h"
-#include "quota/admission.h"
+#include "http/auth/policy.h"
+#include "http/ingest/utf8.h"
+#include "http/node.h"
+#include "quota/limits.h"
 #include "quota/tiers.h"
-#include "sink/journal/frame.h"
 #include "sink/journal/journal.h"
-#include "sink/shipper.h"
 #include "sink/store/store.h"
 
 extern char** environ;
@@ -46,8 +34,8 @@ extern char** environ;
 namespace kavach {
 namespace {
 
-// Exit codes, for scripts: 1 something failed, 2 the command line or the config is wrong.
-constexpr int kExitFailed = 1;
+// Exit codes, for scripts: 1 something failed (http/node.h), 2 the command line or the config is wrong.
+using http::kExitFailed;
 constexpr int kExitUsage = 2;
 
 int fail(const std::string& message, int code = kExitFailed) {
@@ -76,409 +64,7 @@ Result<Config> read_config(const std::string& path) {
   return load_config(path, environment);
 }
 
-log::Level level_of(const std::string& name) {
-  if (name == "debug") return log::Level::kDebug;
-  if (name == "warning") return log::Level::kWarning;
-  if (name == "error") return log::Level::kError;
-  if (name == "off") return log::Level::kOff;
-  return log::Level::kInfo;
-}
-
-// --- the options of the parts ------------------------------------------------------------------------------
-
-// Descriptors for what is no connection: journal, store, listeners, a reload's files.
-constexpr rlim_t kDescriptorsReserved = 128;
-
-// As many connections as there are descriptors: without one for its files the node could not store.
-std::uint64_t connections_max(const Config& config) {
-  const auto wanted = static_cast<std::uint64_t>(config.http.connections_max);
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return wanted;
-  const rlim_t possible =
-      limit.rlim_cur > 2 * kDescriptorsReserved ? limit.rlim_cur - kDescriptorsReserved : limit.rlim_cur / 2;
-  return std::min<std::uint64_t>(wanted, possible);
-}
-
-http::TransportLimits transport_limits(const Config& config) {
-  http::TransportLimits limits;
-  limits.header_bytes_max = static_cast<std::uint32_t>(config.http.header_bytes_max);
-  limits.body_bytes_max = static_cast<std::uint64_t>(config.http.body_bytes_max);
-  limits.header_timeout_us = config.http.header_timeout_ms * kMicrosPerMilli;
-  limits.body_timeout_us = config.http.body_timeout_ms * kMicrosPerMilli;
-  limits.write_timeout_us = config.http.write_timeout_ms * kMicrosPerMilli;
-  limits.idle_timeout_us = config.http.idle_timeout_ms * kMicrosPerMilli;
-  limits.connections_max = connections_max(config);
-  return limits;
-}
-
-http::IngestHandler::Options ingest_options(const Config& config) {
-  return {.parse = {.batch_events_max = static_cast<std::uint32_t>(config.ingest.batch_events_max)},
-          .body_bytes_max = static_cast<std::uint64_t>(config.http.body_bytes_max)};
-}
-
-sink::JournalOptions journal_options(const Config& config, std::uint32_t shards) {
-  return {.directory = config.journal.directory,
-          .shards = shards,
-          .segment_bytes = static_cast<std::uint64_t>(config.journal.segment_bytes),
-          .backlog_bytes_max = static_cast<std::uint64_t>(config.journal.backlog_bytes_max),
-          .in_flight_bytes_max = static_cast<std::uint64_t>(config.journal.in_flight_bytes_max),
-          .group_bytes_max = static_cast<std::uint64_t>(config.journal.group_bytes_max),
-          .on_corruption = config.journal.on_corruption == "skip" ? sink::CorruptionPolicy::kSkip
-                                                                  : sink::CorruptionPolicy::kStop};
-}
-
-Result<std::shared_ptr<const http::TlsContext>> load_tls(const Config& config) {
-  if (config.http.tls_certificate_file.empty()) return std::shared_ptr<const http::TlsContext>();
-  return http::TlsContext::load(config.http.tls_certificate_file, config.http.tls_key_file);
-}
-
-std::uint32_t shard_count(const Config& config) {
-  if (config.engine.shards > 0) return static_cast<std::uint32_t>(config.engine.shards);
-  return std::min<std::uint32_t>(std::max(1U, std::thread::hardware_concurrency()), bounds::kShardsMax);
-}
-
 // --- serve -------------------------------------------------------------------------------------------------
-
-// One shard's own parts, in the order in which they need each other.
-struct Lane {
-  http::KeyRing keys;
-  std::unique_ptr<quota::Admission> admission;
-  std::unique_ptr<http::IngestHandler> ingest;
-  http::HealthzHandler healthz;
-  std::unique_ptr<http::ReadyzHandler> readyz;
-  std::unique_ptr<http::StatusHandler> status;
-  std::unique_ptr<http::MetricsHandler> metrics;
-  http::Router router;
-  std::unique_ptr<http::Server> server;
-};
-
-class Node {
- public:
-  Node(std::string config_path, Config config)
-      : config_path_(std::move(config_path)), config_(std::move(config)) {}
-  ~Node();
-
-  // Builds everything; nothing runs yet.
-  Status build();
-  // Runs until a signal says stop. `signals` are blocked in every thread.
-  int run(const sigset_t& signals);
-
- private:
-  Status restore_dedup(sink::Store& store);
-  Status open_listeners();
-  void build_metrics();
-  void reload();
-  void drain();
-  void for_each_lane(const std::function<void(Lane&)>& task);
-
-  std::string config_path_;
-  Config config_;
-  std::uint16_t port_ = 0;
-  http::Health health_;
-  std::atomic<std::int64_t> open_connections_{0};
-  std::atomic<std::size_t> lanes_accepting_{0};
-  std::atomic<std::size_t> lanes_reloading_{0};
-  quota::DedupHasher hasher_{Random().next()};
-  std::unique_ptr<sink::Journal> journal_;
-  std::unique_ptr<sink::Shipper> shipper_;
-  std::unique_ptr<Runtime> runtime_;
-  std::unique_ptr<WorkerPool> workers_;
-  MetricsRegistry registry_;
-  std::vector<std::unique_ptr<Lane>> lanes_;
-  std::unique_ptr<http::Directory> directory_;
-  std::thread discarder_;
-  std::atomic<bool> discarding_{true};
-};
-
-Node::~Node() {
-  if (discarder_.joinable()) {
-    discarding_ = false;
-    journal_->interrupt();
-    discarder_.join();
-  }
-}
-
-Status Node::build() {
-  const std::uint32_t shards = shard_count(config_);
-  auto tiers = quota::TierTable::load(config_.quota.tiers_file);
-  if (!tiers) return tiers.error();
-
-  auto store = sink::open_sqlite(config_.store.path);
-  if (!store) return failure("cannot open the store " + config_.store.path + ": " + store.error().message);
-
-  auto journal = sink::Journal::open(journal_options(config_, shards));
-  if (!journal) return journal.error();
-  journal_ = std::move(*journal);
-  const sink::RecoveryReport& found = journal_->recovery();
-  log::info("journal: {} segments, {} frames, last {}; {} torn bytes cut, {} damaged frames skipped",
-            found.segments, found.frames, found.last_seq, found.torn_bytes_cut, found.damaged_frames_skipped);
-
-  const std::int64_t window_us = config_.quota.dedup_window_hours * kMicrosPerHour;
-  if (config_.store.kind == "sqlite") {
-    auto own = sink::open_sqlite(config_.store.path, system_clock(), window_us);
-    if (!own) return failure("cannot open the store: " + own.error().message);
-    auto shipper =
-        sink::Shipper::create(*journal_, std::move(*own),
-                              {.batch_events_max = static_cast<std::uint64_t>(config_.store.batch_events_max),
-                               .batch_delay_us = config_.store.batch_delay_ms * kMicrosPerMilli,
-                               .dedup_window_us = window_us,
-                               .journal_directory = config_.journal.directory,
-                               .on_corruption = journal_options(config_, shards).on_corruption});
-    if (!shipper) return shipper.error();
-    shipper_ = std::move(*shipper);
-  }
-
-  runtime_ = std::make_unique<Runtime>(
-      Runtime::Options{.shards = shards,
-                       .outside_senders = 1,  // the journal's thread
-                       .pin = config_.engine.pin,
-                       .spin_us = config_.engine.spin_us,
-                       .turn_handlers_max = static_cast<std::uint32_t>(config_.engine.turn_handlers_max),
-                       .turn_warn_us = config_.engine.turn_warn_ms * kMicrosPerMilli});
-  workers_ = std::make_unique<WorkerPool>(
-      WorkerPool::Options{.threads = static_cast<std::uint32_t>(config_.engine.workers)});
-
-  std::vector<http::KeyRing*> rings;
-  std::vector<http::IngestHandler*> peers;
-  for (std::uint32_t id = 0; id < shards; ++id) {
-    Lane& lane = *lanes_.emplace_back(std::make_unique<Lane>());
-    Shard& shard = runtime_->shard(id);
-    lane.admission = std::make_unique<quota::Admission>(quota::DedupTable::Options{
-        .window_hours = config_.quota.dedup_window_hours,
-        .keys_max = static_cast<std::uint64_t>(config_.quota.dedup_keys_max) / shards + 1});
-    lane.ingest = std::make_unique<http::IngestHandler>(shard, lane.keys, *lane.admission, *journal_, hasher_,
-                                                        ingest_options(config_));
-    lane.readyz = std::make_unique<http::ReadyzHandler>(health_);
-    lane.status = std::make_unique<http::StatusHandler>(health_);
-    lane.metrics = std::make_unique<http::MetricsHandler>(shard, *workers_, registry_);
-    lane.router.add(http::Method::kPost, "/v1/ingest", *lane.ingest);
-    lane.router.add(http::Method::kGet, "/healthz", lane.healthz);
-    lane.router.add(http::Method::kGet, "/readyz", *lane.readyz);
-    lane.router.add(http::Method::kGet, "/v1/status", *lane.status);
-    lane.router.add(http::Method::kGet, "/metrics", *lane.metrics);
-    shard.at_tick([&lane, &shard, this] {
-      lane.admission->on_tick(shard.wall_now());
-      auto uses = lane.keys.take_uses();
-      if (!uses.empty()) directory_->report_uses(std::move(uses));
-    });
-    rings.push_back(&lane.keys);
-    peers.push_back(lane.ingest.get());
-  }
-  for (auto& lane : lanes_) lane->ingest->set_peers(peers);
-
-  if (Status restored = restore_dedup(**store); !restored) return restored;
-  auto directory =
-      http::Directory::create(*runtime_, rings, std::move(*store), config_.auth.poll_ms * kMicrosPerMilli);
-  if (!directory) return directory.error();
-  directory_ = std::move(*directory);
-
-  health_.database_ok = [this] {
-    return directory_->healthy() && (shipper_ == nullptr || shipper_->healthy());
-  };
-  health_.journal_ok = [this] { return journal_->healthy(); };
-  if (Status listening = open_listeners(); !listening) return listening;
-  build_metrics();
-  return {};
-}
-
-// The window is back before the first request: what is in the store, and what the journal holds beyond it.
-Status Node::restore_dedup(sink::Store& store) {
-  const WallMicros now = system_clock().wall();
-  const auto directory = store.load_directory();
-  if (!directory) return failure("cannot read the keys: " + directory.error().message);
-  std::map<Uuid, Uuid> org_of_project;
-  for (const sink::KeyRecord& key : directory->keys) org_of_project.emplace(key.project_id, key.org_id);
-  const auto restore = [&](const Uuid& org, const Uuid& project, std::string_view key, WallMicros seen) {
-    const std::uint32_t home = http::home_shard(org, runtime_->size());
-    lanes_[home]->admission->dedup().restore(hasher_(project, key), seen, now);
-  };
-  std::uint64_t from_store = 0;
-  const auto scanned =
-      store.scan_dedup(now - config_.quota.dedup_window_hours * kMicrosPerHour,
-                       [&](const Uuid& project, std::string_view key, std::int64_t seen_at_us) {
-                         const auto org = org_of_project.find(project);
-                         if (org == org_of_project.end()) return;  // nobody can send to it
-                         restore(org->second, project, key, seen_at_us);
-                         ++from_store;
-                       });
-  if (!scanned) return failure("cannot read the deduplication keys: " + scanned.error().message);
-
-  auto reader = sink::JournalReader::open(config_.journal.directory, journal_->released_seq(),
-                                          journal_options(config_, 1).on_corruption);
-  if (!reader) return reader.error();
-  std::uint64_t from_journal = 0;
-  Batch batch;
-  std::string arena;
-  for (;;) {
-    auto entry = (*reader)->next(journal_->durable_seq());
-    if (!entry) return entry.error();
-    if (!entry->has_value()) break;
-    if (!sink::decode_batch((*entry)->payload, batch, arena)) {
-      return failure(
-          fmt::format("journal frame {} cannot be decoded: written by a newer version?", (*entry)->seq));
-    }
-    for (const Event& event : batch.events) {
-      restore(batch.org_id, batch.project_id, event.idempotency_key, batch.received_at);
-      ++from_journal;
-    }
-  }
-  log::info("dedup: {} keys from the store, {} events from the journal's tail", from_store, from_journal);
-  return {};
-}
-
-Status Node::open_listeners() {
-  auto tls = load_tls(config_);
-  if (!tls) return tls.error();
-  port_ = static_cast<std::uint16_t>(config_.http.port);
-  if (Status free = http::Server::check_port_is_free(config_.http.address, port_); !free) return free;
-  for (std::uint32_t id = 0; id < lanes_.size(); ++id) {
-    http::ServerOptions options;
-    options.address = config_.http.address;
-    options.port = port_;
-    options.listen_backlog = static_cast<int>(config_.http.listen_backlog);
-    options.limits = transport_limits(config_);
-    options.tls = *tls;
-    Lane& lane = *lanes_[id];
-    lane.server = std::make_unique<http::Server>(runtime_->shard(id), lane.router, std::move(options),
-                                                 open_connections_);
-    if (Status listening = lane.server->listen(); !listening) return listening;
-    port_ = lane.server->port();  // with http.port = 0 the first one chooses
-  }
-  return {};
-}
-
-void Node::build_metrics() {
-  runtime_->add_metrics(registry_);
-  journal_->metrics().add_to(registry_);
-  if (shipper_ != nullptr) shipper_->metrics().add_to(registry_);
-  for (std::uint32_t id = 0; id < lanes_.size(); ++id) {
-    lanes_[id]->server->metrics().add_to(registry_, id);
-    lanes_[id]->ingest->metrics().add_to(registry_, id);
-    lanes_[id]->admission->metrics().add_to(registry_, id);
-  }
-  registry_.add_gauge("kavach_journal_backlog_bytes", "Durable in the journal, not yet in the store.",
-                      [this] { return static_cast<double>(journal_->backlog_bytes()); });
-  registry_.add_gauge(
-      "kavach_journal_backlog_frames", "Batches durable in the journal, not yet in the store.", [this] {
-        return static_cast<double>(journal_->durable_seq() -
-                                   std::min(journal_->durable_seq(), journal_->released_seq()));
-      });
-  registry_.add_gauge("kavach_ready", "1 while the node takes requests.",
-                      [this] { return health_.ready && !health_.draining ? 1.0 : 0.0; });
-}
-
-void Node::for_each_lane(const std::function<void(Lane&)>& task) {
-  for (std::uint32_t id = 0; id < lanes_.size(); ++id) {
-    runtime_->shard(id).post([&lane = *lanes_[id], task] { task(lane); });
-  }
-}
-
-void Node::reload() {
-  const auto refuse = [](const Failure& why) {
-    log::error("reload: refused, the old settings stay: {}", why.message);
-  };
-  const auto wanted = read_config(config_path_);
-  if (!wanted) return refuse(wanted.error());
-  const auto merged = merge_live(config_, *wanted);
-  if (!merged) return refuse(merged.error());
-  const auto tls = load_tls(*merged);
-  if (!tls) return refuse(tls.error());
-  if (const auto tiers = quota::TierTable::load(merged->quota.tiers_file); !tiers)
-    return refuse(tiers.error());
-  for (const SettingChange& change : diff_config(config_, *wanted)) {
-    log::info("reload: {}: {} -> {}{}", change.key, change.from, change.to,
-              change.reload == Reload::kLive ? "" : " (takes effect with the next start)");
-  }
-  config_ = *merged;
-  log::set_level(level_of(config_.log.level));
-  lanes_reloading_ += lanes_.size();
-  for_each_lane(
-      [this, limits = transport_limits(config_), ingest = ingest_options(config_), tls = *tls](Lane& lane) {
-        lane.server->set_limits(limits);
-        lane.server->set_tls(tls);
-        lane.ingest->set_options(ingest);
-        if (--lanes_reloading_ == 0) log::info("reload: done");
-      });
-}
-
-void Node::drain() {
-  health_.draining = true;
-  log::info("stopping: readiness is off");
-  std::this_thread::sleep_for(std::chrono::milliseconds(config_.http.drain_delay_ms));
-  lanes_accepting_ = lanes_.size();
-  for_each_lane([this](Lane& lane) {
-    lane.server->drain();
-    --lanes_accepting_;
-  });
-  const MonoMicros until = system_clock().mono() + config_.http.drain_timeout_ms * kMicrosPerMilli;
-  while ((lanes_accepting_ > 0 || open_connections_ > 0) && system_clock().mono() < until) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  if (const std::int64_t left = open_connections_.load(); left > 0) {
-    log::warning("stopping: {} connections had not finished after http.drain_timeout_ms", left);
-    for_each_lane([](Lane& lane) { lane.server->close_all(); });
-  }
-}
-
-// From here on SIGTERM and SIGINT end the process, whatever it waits for. Nothing acknowledged depends on an
-// orderly stop.
-void end_at_once_on_signal() {
-  sigset_t ending;
-  sigemptyset(&ending);
-  for (const int signal : {SIGTERM, SIGINT}) {
-    ::signal(signal, [](int) { std::_Exit(kExitFailed); });
-    sigaddset(&ending, signal);
-  }
-  ::pthread_sigmask(SIG_UNBLOCK, &ending, nullptr);
-}
-
-int Node::run(const sigset_t& signals) {
-  journal_->start([this](std::uint32_t shard, std::span<sink::Frame* const> frames) {
-    Outbox& outbox = runtime_->outside_outbox(0);
-    outbox.send(shard, http::IngestHandler::receipt_message(frames));
-    // A shard never waits for the journal, so it makes room.
-    while (!outbox.flush()) std::this_thread::sleep_for(std::chrono::microseconds(50));
-  });
-  if (shipper_ != nullptr) {
-    shipper_->start();
-  } else {
-    // store.kind = "none": nothing follows the journal, so what is durable is let go at once.
-    discarder_ = std::thread([this] {
-      while (discarding_) {
-        journal_->wait_beyond(journal_->released_seq(), kMicrosPerSecond);
-        journal_->release(journal_->durable_seq());
-        // Not with every group: the wake-up would cost as much as the group.
-        std::this_thread::sleep_for(std::chrono::milliseconds(50));
-      }
-    });
-  }
-  directory_->start();
-  runtime_->start();
-  for_each_lane([](Lane& lane) { lane.server->start(); });
-  health_.ready = true;
-  log::info("kavachd {} listens on {}:{} ({} shards{})", KAVACH_VERSION, config_.http.address, port_,
-            lanes_.size(), config_.http.tls_certificate_file.empty() ? "" : ", TLS");
-
-  for (;;) {
-    int signal = 0;
-    if (::sigwait(&signals, &signal) != 0) continue;
-    if (signal == SIGHUP) {
-      reload();
-      continue;
-    }
-    break;
-  }
-  end_at_once_on_signal();
-  drain();
-  journal_->stop();
-  runtime_->stop();
-  workers_->stop();
-  for (auto& lane : lanes_) directory_->report_uses(lane->keys.take_uses());  // since the last tick
-  directory_->stop();
-  if (shipper_ != nullptr) shipper_->stop(config_.http.drain_timeout_ms * kMicrosPerMilli);
-  log::info("stopped");
-  return 0;
-}
 
 void raise_descriptor_limit() {
   rlimit limit{};
@@ -499,24 +85,35 @@ int serve(const std::string& config_path, Config config) {
   ::mallopt(M_MMAP_THRESHOLD, 256 << 10);
   ::mallopt(M_TRIM_THRESHOLD, 4 << 20);
 
-  if (const std::uint64_t possible = connections_max(config);
-      possible < static_cast<std::uint64_t>(config.http.connections_max)) {
-    log::warning("http.connections_max is {}, the limit of open files allows {} (ulimit -n)",
-                 config.http.connections_max, possible);
-  }
-  Node node(config_path, std::move(config));
+  http::Node node(std::move(config), [config_path] { return read_config(config_path); });
   if (const Status built = node.build(); !built) return fail(built.error().message);
   return node.run(signals);
 }
 
 // --- the other commands ------------------------------------------------------------------------------------
 
-int check(const Config& config, bool print) {
+// What a command line may say; each command declares the part that it takes.
+struct Arguments {
+  std::string config_path;
+  std::string name;
+  std::string key;
+  Uuid org;
+  sink::OrgChange change;
+  std::string budget_type;
+  std::string period;
+  double limit = 0;
+  std::string reason;
+  bool print = false;
+  bool settings = false;
+  bool json = false;
+};
+
+int check(const Config& config, const Arguments& arguments) {
   if (auto tiers = quota::TierTable::load(config.quota.tiers_file); !tiers) {
     return fail(tiers.error().message, kExitUsage);
   }
-  if (auto tls = load_tls(config); !tls) return fail(tls.error().message, kExitUsage);
-  if (print) {
+  if (auto tls = http::load_tls(config); !tls) return fail(tls.error().message, kExitUsage);
+  if (arguments.print) {
     std::cout << print_config(config);
   } else {
     std::cout << "config is valid\n";
@@ -524,66 +121,179 @@ int check(const Config& config, bool print) {
   return 0;
 }
 
-int create_org(const Config& config, const std::string& name, const std::string& tier) {
-  auto tiers = quota::TierTable::load(config.quota.tiers_file);
+// Prints the line of JSON that `task` makes of the store.
+template <typename Task>
+int administer(const Config& config, Task task) {
+  auto store = sink::open_sqlite(config.store.path);
+  if (!store) return fail(store.error().message);
+  const sink::StoreResult<std::string> line = task(**store);
+  if (!line) return fail(line.error().message);
+  std::cout << *line << '\n';
+  return 0;
+}
+
+// The same for a command that needs the tiers, and may name one of them.
+template <typename Task>
+int administer_with_tiers(const Config& config, const std::optional<std::string>& named, Task task) {
+  const auto tiers = quota::TierTable::load(config.quota.tiers_file);
   if (!tiers) return fail(tiers.error().message, kExitUsage);
-  if (tiers->find(tier) == nullptr) {
-    return fail("--tier: there is no tier '" + tier + "' (known: " + tiers->names() + ")", kExitUsage);
+  if (named && tiers->find(*named) == nullptr) {
+    return fail("--tier: there is no tier '" + *named + "' (known: " + tiers->names() + ")", kExitUsage);
   }
-  auto store = sink::open_sqlite(config.store.path);
-  if (!store) return fail(store.error().message);
-  const http::MintedKey key = http::mint_key(config.node.environment, "default");
-  const auto org = (*store)->create_org(name, tier, key.stored);
-  if (!org) return fail(org.error().message);
-  std::cout << fmt::format(R"({{"org_id":"{}","project_id":"{}","name":{},"tier":{},"api_key":"{}"}})",
-                           org->id.text(), org->project_id.text(), json_string(org->name),
-                           json_string(org->tier), key.raw)
-            << '\n';
-  return 0;
+  return administer(config, [&](sink::Store& store) { return task(store, *tiers); });
 }
 
-int create_key(const Config& config, const std::string& org_text, const std::string& name) {
-  const auto org = Uuid::parse(org_text);
-  if (!org) return fail("--org: '" + org_text + "' is no organization id (a UUID)", kExitUsage);
-  auto store = sink::open_sqlite(config.store.path);
-  if (!store) return fail(store.error().message);
-  const http::MintedKey minted = http::mint_key(config.node.environment, name);
-  const auto key = (*store)->create_key(*org, minted.stored);
-  if (!key) return fail(key.error().message);
-  std::cout << fmt::format(R"({{"key_id":"key_{}","org_id":"{}","name":{},"prefix":{},"api_key":"{}"}})",
-                           key->id.text(), key->org_id.text(), json_string(key->name),
-                           json_string(key->prefix), minted.raw)
-            << '\n';
-  return 0;
+std::string json_own_limit(const sink::OwnLimit& limit) {
+  if (!limit) return R"("tier")";
+  return *limit == sink::kNoLimit ? R"("unlimited")" : std::to_string(*limit);
 }
 
-int revoke_key(const Config& config, const std::string& id_or_prefix) {
-  const bool is_key = id_or_prefix.starts_with("ak_") || id_or_prefix.starts_with("cg_");
-  if (is_key && id_or_prefix.size() > http::kKeyPrefixChars) {
+std::string json_limit(std::int64_t limit) {
+  return limit == quota::kUnlimited ? "null" : std::to_string(limit);
+}
+
+std::string json_budget(const sink::BudgetRecord& budget) {
+  return fmt::format(R"({{"budget_id":{},"budget_type":{},"period":{},"limit_value":{},"unit":{}}})",
+                     json_string("budget_" + budget.id), json_string(budget.type), json_string(budget.period),
+                     budget.limit, json_string(budget.unit));
+}
+
+std::string json_budgets(const std::vector<sink::BudgetRecord>& budgets) {
+  std::vector<std::string> rows;
+  for (const sink::BudgetRecord& budget : budgets) rows.push_back(json_budget(budget));
+  return fmt::format("[{}]", fmt::join(rows, ","));
+}
+
+std::string json_agent(const sink::AgentState& agent) {
+  return fmt::format(R"({{"org_id":"{}","agent_name":{},"status":"{}","killed_at":{},"kill_reason":{}}})",
+                     agent.org_id.text(), json_string(agent.name), agent.killed_at ? "killed" : "active",
+                     agent.killed_at ? json_string(format_timestamp(*agent.killed_at)) : "null",
+                     agent.kill_reason.empty() ? "null" : json_string(agent.kill_reason));
+}
+
+// `limits` is what is in force, null without limit; `own_limits` is what `org set` was told.
+std::string json_org(const sink::OrgDetails& details, const quota::TierTable& tiers) {
+  constexpr std::string_view kLimits = R"({{"events_per_day":{},"max_agents":{},"burst_per_minute":{}}})";
+  const sink::OrgRecord& org = details.org;
+  const quota::Policy policy = http::limits_of(org, tiers);
+  std::vector<std::string> killed;
+  for (const std::string& name : details.killed_agents) killed.push_back(json_string(name));
+  return fmt::format(
+      R"({{"org_id":"{}","project_id":"{}","name":{},"tier":{},"subscription_status":{},"limits":{},"own_limits":{},)"
+      R"("budgets":{},"killed_agents":[{}]}})",
+      org.id.text(), org.project_id.text(), json_string(org.name), json_string(org.tier),
+      json_string(org.subscription_status),
+      fmt::format(kLimits, json_limit(policy.events_per_day), json_limit(policy.agents_max),
+                  json_limit(policy.burst_per_minute)),
+      fmt::format(kLimits, json_own_limit(org.limits.events_per_day), json_own_limit(org.limits.agents_max),
+                  json_own_limit(org.limits.burst_per_minute)),
+      json_budgets(details.budgets), fmt::join(killed, ","));
+}
+
+// The JSON of a result, or its failure.
+template <typename T, typename Render>
+sink::StoreResult<std::string> rendered(const sink::StoreResult<T>& result, Render render) {
+  if (!result) return result.error();
+  return render(*result);
+}
+
+int create_org(const Config& config, const Arguments& arguments) {
+  const std::string tier = arguments.change.tier.value_or("free");
+  return administer_with_tiers(config, tier, [&](sink::Store& store, const quota::TierTable&) {
+    const http::MintedKey key = http::mint_key(config.node.environment, "default");
+    return rendered(store.create_org(arguments.name, tier, key.stored), [&](const sink::OrgRecord& org) {
+      return fmt::format(R"({{"org_id":"{}","project_id":"{}","name":{},"tier":{},"api_key":"{}"}})",
+                         org.id.text(), org.project_id.text(), json_string(org.name), json_string(org.tier),
+                         key.raw);
+    });
+  });
+}
+
+int show_org(const Config& config, const Arguments& arguments) {
+  return administer_with_tiers(config, {}, [&](sink::Store& store, const quota::TierTable& tiers) {
+    return rendered(store.show_org(arguments.org),
+                    [&](const sink::OrgDetails& details) { return json_org(details, tiers); });
+  });
+}
+
+int set_org(const Config& config, const Arguments& arguments) {
+  const sink::OrgChange& change = arguments.change;
+  if (change.is_empty()) return fail("org set: nothing to change (see --help)", kExitUsage);
+  return administer_with_tiers(config, change.tier, [&](sink::Store& store, const quota::TierTable& tiers) {
+    return rendered(store.change_org(arguments.org, change),
+                    [&](const sink::OrgDetails& details) { return json_org(details, tiers); });
+  });
+}
+
+int create_key(const Config& config, const Arguments& arguments) {
+  return administer(config, [&](sink::Store& store) {
+    const http::MintedKey minted = http::mint_key(config.node.environment, arguments.name);
+    return rendered(store.create_key(arguments.org, minted.stored), [&](const sink::KeySummary& key) {
+      return fmt::format(R"({{"key_id":"key_{}","org_id":"{}","name":{},"prefix":{},"api_key":"{}"}})",
+                         key.id.text(), key.org_id.text(), json_string(key.name), json_string(key.prefix),
+                         minted.raw);
+    });
+  });
+}
+
+int revoke_key(const Config& config, const Arguments& arguments) {
+  const bool is_key = arguments.key.starts_with("ak_") || arguments.key.starts_with("cg_");
+  if (is_key && arguments.key.size() > http::kKeyPrefixChars) {
     // Not repeated here: error messages end up in logs.
     return fail(fmt::format("this is a whole API key: name it by its id, or by its first {} characters",
                             http::kKeyPrefixChars),
                 kExitUsage);
   }
-  auto store = sink::open_sqlite(config.store.path);
-  if (!store) return fail(store.error().message);
-  const auto key = (*store)->revoke_key(id_or_prefix);
-  if (!key) return fail(key.error().message);
-  std::cout << fmt::format(R"({{"key_id":"key_{}","org_id":"{}","name":{},"prefix":{},"is_active":false}})",
-                           key->id.text(), key->org_id.text(), json_string(key->name),
-                           json_string(key->prefix))
-            << '\n';
-  return 0;
+  return administer(config, [&](sink::Store& store) {
+    return rendered(store.revoke_key(arguments.key), [](const sink::KeySummary& key) {
+      return fmt::format(R"({{"key_id":"key_{}","org_id":"{}","name":{},"prefix":{},"is_active":false}})",
+                         key.id.text(), key.org_id.text(), json_string(key.name), json_string(key.prefix));
+    });
+  });
 }
 
-int inspect_journal(const Config& config, bool json) {
+int set_budget(const Config& config, const Arguments& arguments) {
+  return administer(config, [&](sink::Store& store) {
+    return rendered(
+        store.upsert_budget(arguments.org, arguments.budget_type, arguments.period, arguments.limit),
+        json_budget);
+  });
+}
+
+int list_budgets(const Config& config, const Arguments& arguments) {
+  return administer(config, [&](sink::Store& store) {
+    return rendered(store.list_budgets(arguments.org), [&](const std::vector<sink::BudgetRecord>& budgets) {
+      return fmt::format(R"({{"org_id":"{}","budgets":{}}})", arguments.org.text(), json_budgets(budgets));
+    });
+  });
+}
+
+int delete_budget(const Config& config, const Arguments& arguments) {
+  return administer(config, [&](sink::Store& store) {
+    return rendered(store.delete_budget(arguments.org, arguments.budget_type, arguments.period), json_budget);
+  });
+}
+
+int kill_agent(const Config& config, const Arguments& arguments) {
+  return administer(config, [&](sink::Store& store) {
+    return rendered(store.kill_agent(arguments.org, arguments.name, arguments.reason), json_agent);
+  });
+}
+
+int reactivate_agent(const Config& config, const Arguments& arguments) {
+  return administer(config, [&](sink::Store& store) {
+    return rendered(store.reactivate_agent(arguments.org, arguments.name), json_agent);
+  });
+}
+
+int inspect_journal(const Config& config, const Arguments& arguments) {
   const auto journal = sink::inspect_journal(config.journal.directory);
   if (!journal) return fail(journal.error().message);
   bool sound = true;
   std::string rows;
   for (const sink::SegmentSummary& s : journal->segments) {
     sound = sound && s.problem.empty();
-    if (json) {
+    if (arguments.json) {
       rows += fmt::format(
           R"({}{{"file":{},"segment":{},"first_seq":{},"last_seq":{},"frames":{},"events":{},"bytes":{},"torn_bytes":{},"problem":{}}})",
           rows.empty() ? "" : ",", json_string(s.file), s.id, s.first_seq, s.last_seq, s.frames, s.events,
@@ -598,7 +308,7 @@ int inspect_journal(const Config& config, bool json) {
       rows += s.problem.empty() ? "\n" : ": " + s.problem + "\n";
     }
   }
-  if (json) {
+  if (arguments.json) {
     std::cout << fmt::format(R"({{"journal_id":"{}","version":{},"segments":[{}]}})",
                              journal->journal_id.text(), journal->version, rows)
               << '\n';
@@ -609,66 +319,190 @@ int inspect_journal(const Config& config, bool json) {
   return sound ? 0 : kExitFailed;
 }
 
+// --- the command line --------------------------------------------------------------------------------------
+
+// As high as any limit in the table of tiers.
+constexpr std::int64_t kLimitMax = 1'000'000'000'000;
+
+void take_org(CLI::App& command, Arguments& into) {
+  command
+      .add_option_function<std::string>(
+          "--org",
+          [&into](const std::string& text) {
+            const auto id = Uuid::parse(text);
+            if (!id) throw CLI::ValidationError("--org", "'" + text + "' is no organization id (a UUID)");
+            into.org = *id;
+          },
+          "Organization id")
+      ->required();
+}
+
+void take_limit(CLI::App& command, const std::string& name, std::optional<sink::OwnLimit>& into,
+                const std::string& help) {
+  command.add_option_function<std::string>(
+      name,
+      [name, &into](const std::string& text) {
+        std::int64_t number = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+        const bool is_number = error == std::errc() && end == text.data() + text.size();
+        if (text == "tier") {
+          into.emplace();
+        } else if (text == "unlimited") {
+          into.emplace(sink::kNoLimit);
+        } else if (is_number && number >= 0 && number <= kLimitMax) {
+          into.emplace(number);
+        } else {
+          throw CLI::ValidationError(
+              name, fmt::format("'{}' is no number in 0..{}, nor 'unlimited', nor 'tier'", text, kLimitMax));
+        }
+      },
+      help + ": a number, 'unlimited', or 'tier' (as its tier has it)");
+}
+
+void take_budget(CLI::App& command, Arguments& into) {
+  take_org(command, into);
+  command.add_option("--type", into.budget_type, "What it counts; only cost refuses events")
+      ->required()
+      ->check(CLI::IsMember(std::vector<std::string>{"cost", "tokens_total", "tokens_input", "tokens_output",
+                                                     "calls", "duration"}));
+  command.add_option("--period", into.period, "Of which period (UTC)")
+      ->required()
+      ->check(CLI::IsMember(std::vector<std::string>{"daily", "monthly", "total"}));
+}
+
+void take_agent(CLI::App& command, Arguments& into) {
+  take_org(command, into);
+  command.add_option("--name", into.name, "The agent's name, exactly as its events have it")
+      ->required()
+      ->check([](const std::string& name) {
+        const bool is_name = http::is_utf8(name, http::Surrogates::kRefuse) && !name.empty() &&
+                             http::count_chars(name) <= bounds::kNameCharsMax;
+        return is_name ? std::string()
+                       : fmt::format("must be UTF-8 of 1 to {} characters", bounds::kNameCharsMax);
+      });
+}
+
+void take_nothing(CLI::App&, Arguments&) {}
+
+struct Command {
+  const char* group;  // the word before, or empty
+  const char* name;
+  const char* help;
+  void (*declare)(CLI::App& command, Arguments& into);
+  int (*run)(const Config& config, const Arguments& arguments);
+};
+
+const std::map<std::string, std::string> kGroups{{"org", "Organizations"},
+                                                 {"key", "API keys"},
+                                                 {"budget", "Budgets of organizations"},
+                                                 {"agent", "Agents"},
+                                                 {"journal", "The journal on disk"}};
+
+constexpr Command kCommands[] = {
+    {"", "serve", "Take events until SIGTERM", take_nothing,
+     [](const Config& config, const Arguments& arguments) { return serve(arguments.config_path, config); }},
+    {"", "check", "Check the config and say what is wrong with it",
+     [](CLI::App& command, Arguments& into) {
+       command.add_flag("--print", into.print, "Print the whole config, with defaults and overrides");
+       command.add_flag("--settings", into.settings, "Print the table of settings as Markdown");
+     },
+     check},
+    {"org", "create", "Make an organization and its first key (JSON)",
+     [](CLI::App& command, Arguments& into) {
+       command.add_option("--name", into.name, "Display name")->required();
+       command.add_option("--tier", into.change.tier, "Tier of its plan")->default_str("free");
+     },
+     create_org},
+    {"org", "show", "Its plan, limits, budgets and killed agents (JSON)", take_org, show_org},
+    {"org", "set", "Change its plan, subscription or limits, all at once (JSON)",
+     [](CLI::App& command, Arguments& into) {
+       take_org(command, into);
+       command.add_option("--tier", into.change.tier, "Tier of its plan");
+       command.add_option("--status", into.change.subscription_status, "State of its subscription")
+           ->check(CLI::IsMember(std::vector<std::string>{"active", "paused", "cancelled"}));
+       take_limit(command, "--events-per-day", into.change.events_per_day, "Events of a day (UTC)");
+       take_limit(command, "--max-agents", into.change.agents_max, "Agents active within 24 hours");
+       take_limit(command, "--burst-per-minute", into.change.burst_per_minute, "Events within 60 seconds");
+     },
+     set_org},
+    {"key", "create", "Make a key; it is shown once (JSON)",
+     [](CLI::App& command, Arguments& into) {
+       take_org(command, into);
+       command.add_option("--name", into.name, "What the key is for")->required();
+     },
+     create_key},
+    {"key", "revoke", "Revoke a key, by id or prefix (JSON)",
+     [](CLI::App& command, Arguments& into) {
+       command.add_option("key", into.key, "Key id, or a prefix that only one key has")->required();
+     },
+     revoke_key},
+    {"budget", "set", "Set the organization's budget of a type and period (JSON)",
+     [](CLI::App& command, Arguments& into) {
+       take_budget(command, into);
+       command
+           .add_option_function<double>(
+               "--limit",
+               [&into](const double& limit) {
+                 if (!std::isfinite(limit) || limit <= 0) {
+                   throw CLI::ValidationError("--limit",
+                                              fmt::format("{} is no finite number above 0", limit));
+                 }
+                 into.limit = limit;
+               },
+               "In USD, tokens, calls or ms")
+           ->required();
+     },
+     set_budget},
+    {"budget", "list", "The organization's budgets (JSON)", take_org, list_budgets},
+    {"budget", "delete", "Take a budget away (JSON)", take_budget, delete_budget},
+    {"agent", "kill", "Refuse an agent's events, also before its first (JSON)",
+     [](CLI::App& command, Arguments& into) {
+       take_agent(command, into);
+       command.add_option("--reason", into.reason, "Why, for whoever asks later");
+     },
+     kill_agent},
+    {"agent", "reactivate", "Take a killed agent's events again (JSON)", take_agent, reactivate_agent},
+    {"journal", "inspect", "Segments, frames, and what is damaged",
+     [](CLI::App& command, Arguments& into) {
+       command.add_flag("--json", into.json, "JSON instead of text");
+     },
+     inspect_journal},
+};
+
 int run(int argc, char** argv) {
   CLI::App app{"kavachd: ingest tier for LLM usage events"};
   app.set_version_flag("--version", std::string("kavachd ") + KAVACH_VERSION);
   app.require_subcommand(1);
-  std::string config_path;
-  const auto with_config = [&](CLI::App* command) {
-    command->add_option("-c,--config", config_path,
-                        "TOML file; defaults and KAVACH_ variables when left out");
-    return command;
-  };
-  std::string name;
-  std::string tier = "free";
-  std::string org;
-  std::string key;
-  bool print = false;
-  bool settings = false;
-  bool json = false;
-
-  auto* serve_command = with_config(app.add_subcommand("serve", "Take events until SIGTERM"));
-  auto* check_command =
-      with_config(app.add_subcommand("check", "Check the config and say what is wrong with it"));
-  check_command->add_flag("--print", print, "Print the whole config, with defaults and overrides");
-  check_command->add_flag("--settings", settings, "Print the table of settings as Markdown");
-  auto* org_command = app.add_subcommand("org", "Organizations")->require_subcommand(1);
-  auto* org_create =
-      with_config(org_command->add_subcommand("create", "Make an organization and its first key (JSON)"));
-  org_create->add_option("--name", name, "Display name")->required();
-  org_create->add_option("--tier", tier, "Tier of its plan")->capture_default_str();
-  auto* key_command = app.add_subcommand("key", "API keys")->require_subcommand(1);
-  auto* key_create =
-      with_config(key_command->add_subcommand("create", "Make a key; it is shown once (JSON)"));
-  key_create->add_option("--org", org, "Organization id")->required();
-  key_create->add_option("--name", name, "What the key is for")->required();
-  auto* key_revoke =
-      with_config(key_command->add_subcommand("revoke", "Revoke a key, by id or prefix (JSON)"));
-  key_revoke->add_option("key", key, "Key id, or a prefix that only one key has")->required();
-  auto* journal_command = app.add_subcommand("journal", "The journal on disk")->require_subcommand(1);
-  auto* journal_inspect =
-      with_config(journal_command->add_subcommand("inspect", "Segments, frames, and what is damaged"));
-  journal_inspect->add_flag("--json", json, "JSON instead of text");
-
+  Arguments arguments;
+  std::map<std::string, CLI::App*> groups{{"", &app}};
+  std::vector<std::pair<CLI::App*, const Command*>> declared;
+  for (const Command& command : kCommands) {
+    CLI::App*& group = groups[command.group];
+    if (group == nullptr) {
+      group = app.add_subcommand(command.group, kGroups.at(command.group))->require_subcommand(1);
+    }
+    CLI::App* const parser = group->add_subcommand(command.name, command.help);
+    parser->add_option("-c,--config", arguments.config_path,
+                       "TOML file; defaults and KAVACH_ variables when left out");
+    command.declare(*parser, arguments);
+    declared.emplace_back(parser, &command);
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kExitUsage;
   }
-  if (settings) {
+  if (arguments.settings) {
     std::cout << settings_markdown();
     return 0;
   }
-  Result<Config> config = read_config(config_path);
+  const Result<Config> config = read_config(arguments.config_path);
   if (!config) return fail("the config is wrong:\n" + config.error().message, kExitUsage);
-  log::init({.level = level_of(config->log.level), .json = config->log.format == "json"});
-
-  if (serve_command->parsed()) return serve(config_path, *config);
-  if (check_command->parsed()) return check(*config, print);
-  if (org_create->parsed()) return create_org(*config, name, tier);
-  if (key_create->parsed()) return create_key(*config, org, name);
-  if (key_revoke->parsed()) return revoke_key(*config, key);
-  return inspect_journal(*config, json);
+  log::init({.level = http::level_of(config->log.level), .json = config->log.format == "json"});
+  for (const auto& [parser, command] : declared) {
+    if (parser->parsed()) return command->run(*config, arguments);
+  }
+  return kExitUsage;  // not reached: a command is required
 }
 
 }  // namespace

@@ -22,6 +22,7 @@ namespace {
 
 constexpr std::string_view kEnvPrefix = "KAVACH_";
 constexpr std::string_view kTestEnvPrefix = "KAVACH_TEST_";
+constexpr std::string_view kRedisSchemes[] = {"redis://", "rediss://", "unix://"};
 // Room in a segment for its header, and for a frame's header and padding, beside the largest body.
 constexpr std::int64_t kFrameOverheadBytes = 4096;
 // Far above any config; a wrong path should not read a database into memory.
@@ -141,7 +142,8 @@ class Reader {
 
   void read_table(const toml::key& name, const toml::node& node);
   void read_value(const Setting& setting, const toml::node& node);
-  void read_variable(const Setting& setting, std::string_view value);
+  void read_variable(const Setting& setting, std::string_view name, std::string_view value);
+  void read_aliases(const std::vector<std::string>& environment);
   // Return false (with the problem noted) when the value is not allowed.
   bool set_integer(const Setting& setting, const IntegerSetting& kind, std::int64_t value);
   bool set_text(const Setting& setting, const TextSetting& kind, std::string value);
@@ -188,6 +190,15 @@ bool Reader::set_text(const Setting& setting, const TextSetting& kind, std::stri
                      fmt::format("\"{}\" is no IP address such as 127.0.0.1 or ::1 (names are not "
                                  "looked up)",
                                  shown(value)));
+        return false;
+      }
+      break;
+    case TextSetting::Rule::kRedisUrl:
+      // The rest is checked where it is used. The message does not hold the value: a password may be in it.
+      if (!value.empty() &&
+          std::none_of(std::begin(kRedisSchemes), std::end(kRedisSchemes),
+                       [&](std::string_view scheme) { return value.starts_with(scheme); })) {
+        problem_with(setting.key, fmt::format("must begin with {}", fmt::join(kRedisSchemes, ", ")));
         return false;
       }
       break;
@@ -300,7 +311,20 @@ void Reader::read_value(const Setting& setting, const toml::node& node) {
              setting.kind);
 }
 
+void Reader::read_aliases(const std::vector<std::string>& environment) {
+  for (const Setting& setting : settings()) {
+    if (setting.env_alias.empty()) continue;
+    for (const std::string& entry : environment) {
+      const std::size_t equals = entry.find('=');
+      if (equals == std::string::npos || std::string_view(entry).substr(0, equals) != setting.env_alias)
+        continue;
+      read_variable(setting, setting.env_alias, std::string_view(entry).substr(equals + 1));
+    }
+  }
+}
+
 void Reader::read_environment(const std::vector<std::string>& environment) {
+  read_aliases(environment);
   for (const std::string& entry : environment) {
     const std::size_t equals = entry.find('=');
     const std::string_view name = std::string_view(entry).substr(0, equals);
@@ -309,7 +333,7 @@ void Reader::read_environment(const std::vector<std::string>& environment) {
     const auto setting = std::find_if(settings().begin(), settings().end(),
                                       [&](const Setting& candidate) { return candidate.env_name() == name; });
     if (setting != settings().end()) {
-      read_variable(*setting, std::string_view(entry).substr(equals + 1));
+      read_variable(*setting, name, std::string_view(entry).substr(equals + 1));
       continue;
     }
     std::vector<std::string> known;
@@ -318,8 +342,8 @@ void Reader::read_environment(const std::vector<std::string>& environment) {
   }
 }
 
-void Reader::read_variable(const Setting& setting, std::string_view value) {
-  places_[setting.key] = fmt::format("environment: {}", setting.env_name());
+void Reader::read_variable(const Setting& setting, std::string_view name, std::string_view value) {
+  places_[setting.key] = fmt::format("environment: {}", name);
   std::visit(
       Overloaded{
           [&](const IntegerSetting& kind) {
@@ -346,7 +370,7 @@ void Reader::read_variable(const Setting& setting, std::string_view value) {
 }
 
 void Reader::check_relations() {
-  const auto& [node, engine, http, auth, ingest, quota, journal, store, log] = config_;
+  const auto& [node, engine, http, auth, ingest, quota, redis, journal, store, log] = config_;
   const auto at_least = [&](std::string_view key, std::int64_t value, std::int64_t least,
                             std::string_view why) {
     if (value < least) problem_with(key, fmt::format("{} must be at least {}: {}", value, least, why));
@@ -362,6 +386,11 @@ void Reader::check_relations() {
   at_least("http.connections_max", http.connections_max, engine.shards, "one for each of engine.shards");
   at_least("quota.dedup_keys_max", quota.dedup_keys_max, ingest.batch_events_max,
            "the keys of one batch (ingest.batch_events_max)");
+  at_least("redis.lease_ms", redis.lease_ms, 2 * redis.renew_ms,
+           "two of redis.renew_ms, so that a lost renewal does not end a lease");
+  at_least("redis.renew_ms", redis.renew_ms, redis.reply_timeout_ms, "redis.reply_timeout_ms");
+  at_least("redis.lease_events_max", redis.lease_events_max, redis.lease_events_min,
+           "redis.lease_events_min");
   if (http.tls_certificate_file.empty() != http.tls_key_file.empty()) {
     const bool key_missing = http.tls_key_file.empty();
     problem_with(
@@ -413,7 +442,7 @@ Result<Config> merge_live(const Config& running, const Config& wanted) {
     std::visit([&](const auto& kind) { kind.field.in(merged) = kind.field.in(wanted); }, setting.kind);
   }
   // Reading the merged config back checks the relations between its settings.
-  return parse_config(print_config(merged), "running and reloaded settings together", {});
+  return parse_config(print_config(merged, Secrets::kShown), "running and reloaded settings together", {});
 }
 
 }  // namespace kavach

@@ -49,12 +49,30 @@ struct Config {
   } auth;
   struct Ingest {
     std::int64_t batch_events_max;
+    bool rate_limit_headers;
   } ingest;
   struct Quota {
     std::string tiers_file;
     std::int64_t dedup_window_hours;
     std::int64_t dedup_keys_max;  // of the whole process
+    std::string daily_mode;       // each enforce or shadow
+    std::string burst_mode;
+    std::string agents_mode;
+    std::string budget_mode;
   } quota;
+  struct Redis {
+    std::string url;  // may hold a password; empty: no Redis
+    std::string prefix;
+    std::string ca_file;
+    std::int64_t reply_timeout_ms;
+    std::int64_t renew_ms;
+    std::int64_t lease_ms;
+    std::int64_t burst_lease_ms;
+    std::int64_t lease_events_min;
+    std::int64_t lease_events_max;
+    std::int64_t idle_ms;
+    std::int64_t learn_ms;
+  } redis;
   struct Journal {
     std::string directory;
     std::int64_t segment_bytes;
@@ -94,7 +112,7 @@ std::vector<SettingInfo> setting_table();
 // The same as the Markdown table of configs/README.md; ends with a newline.
 std::string settings_markdown();
 
-// A change that a reload found, for the log.
+// A change that a reload found, for the log: secrets are masked.
 struct SettingChange {
   std::string key;
   std::string from;
@@ -106,10 +124,11 @@ struct SettingChange {
 Config default_config();
 
 // Reads `path` (empty: defaults only), then the environment given as `NAME=value` strings (environ's form).
-// Every problem is reported at once, one per line: `configs/dev.toml:12:8: http.port: 70000 is out of range
-// 0..65535`; an unknown key names the nearest known one; an unknown KAVACH_ variable is an error too (only
-// KAVACH_TEST_... is left to the test suite). Relations between settings are checked last, on the whole.
-// Relative paths of files stay as they are (relative to the working directory).
+// Some settings also have a name that other software gave them (AGENTKAVACH_REDIS_URL), which KAVACH_'s own
+// overrides. Every problem is reported at once, one per line: `configs/dev.toml:12:8: http.port: 70000 is out
+// of range 0..65535`; an unknown key names the nearest known one; an unknown KAVACH_ variable is an error too
+// (only KAVACH_TEST_... is left to the test suite). Relations between settings are checked last, on the
+// whole. Relative paths of files stay as they are (relative to the working directory).
 Result<Config> load_config(const std::string& path, const std::vector<std::string>& environment);
 
 // The same from TOML text; `name` stands in for the file's name. For tests and the fuzzer.
@@ -123,7 +142,11 @@ Result<Config> merge_live(const Config& running, const Config& wanted);
 // The settings in which two configs differ, in table order.
 std::vector<SettingChange> diff_config(const Config& from, const Config& to);
 
-// The whole config as TOML with each setting's help as a comment; loads back to the same config.
-std::string print_config(const Config& config);
+// Whether text is for people, or must load back to the same config.
+enum class Secrets : std::uint8_t { kMasked, kShown };
+
+// The whole config as TOML with each setting's help as a comment; with its secrets it loads back to the same
+// config.
+std::string print_config(const Config& config, Secrets secrets = Secrets::kMasked);
 
 }  // namespace kavach

@@ -38,6 +38,14 @@ std::string_view reload_text(Reload reload) {
   return reload == Reload::kLive ? "live" : "restart";
 }
 
+// `redis://user:password@host` as `redis://***@host`, also when the password holds a raw @ or /.
+std::string masked_url(const std::string& url) {
+  const std::size_t scheme = url.find("://");
+  const std::size_t at = url.rfind('@');
+  if (at == std::string::npos) return url;
+  return (scheme < at ? url.substr(0, scheme + 3) : std::string()) + "***" + url.substr(at);
+}
+
 }  // namespace
 
 std::string quoted(std::string_view text) {
@@ -50,11 +58,16 @@ std::string quoted(std::string_view text) {
   return out;
 }
 
-std::string value_text(const Setting& setting, const Config& config) {
+std::string value_text(const Setting& setting, const Config& config, Secrets secrets) {
   return std::visit(Overloaded{
                         [&](const IntegerSetting& kind) { return fmt::format("{}", kind.field.in(config)); },
                         [&](const BooleanSetting& kind) { return fmt::format("{}", kind.field.in(config)); },
-                        [&](const TextSetting& kind) { return quoted(kind.field.in(config)); },
+                        [&](const TextSetting& kind) {
+                          const std::string& text = kind.field.in(config);
+                          const bool masked =
+                              secrets == Secrets::kMasked && kind.rule == TextSetting::Rule::kRedisUrl;
+                          return quoted(masked ? masked_url(text) : text);
+                        },
                         [&](const ChoiceSetting& kind) { return quoted(kind.field.in(config)); },
                     },
                     setting.kind);
@@ -74,7 +87,7 @@ std::vector<SettingInfo> setting_table() {
   for (const Setting& setting : settings()) {
     table.push_back({.key = std::string(setting.key),
                      .type = type_text(setting),
-                     .default_text = value_text(setting, defaults),
+                     .default_text = value_text(setting, defaults, Secrets::kMasked),
                      .range_text = range_text(setting),
                      .unit = std::string(setting.unit),
                      .reload = setting.reload,
@@ -89,12 +102,13 @@ std::string settings_markdown() {
   std::string out = "| setting | values | default | reload | meaning |\n| --- | --- | --- | --- | --- |\n";
   for (const Setting& setting : settings()) {
     out += fmt::format("| `{}` | {} | `{}` | {} | {} |\n", setting.key, values_text(setting),
-                       value_text(setting, defaults), reload_text(setting.reload), setting.help);
+                       value_text(setting, defaults, Secrets::kMasked), reload_text(setting.reload),
+                       setting.help);
   }
   return out;
 }
 
-std::string print_config(const Config& config) {
+std::string print_config(const Config& config, Secrets secrets) {
   std::string out;
   std::string_view table;
   for (const Setting& setting : settings()) {
@@ -103,7 +117,7 @@ std::string print_config(const Config& config) {
       out += fmt::format("{}[{}]\n", out.empty() ? "" : "\n", table);
     }
     out += fmt::format("# {} ({}; {})\n{} = {}\n", setting.help, values_text(setting),
-                       reload_text(setting.reload), setting.name(), value_text(setting, config));
+                       reload_text(setting.reload), setting.name(), value_text(setting, config, secrets));
   }
   return out;
 }
@@ -111,10 +125,10 @@ std::string print_config(const Config& config) {
 std::vector<SettingChange> diff_config(const Config& from, const Config& to) {
   std::vector<SettingChange> changes;
   for (const Setting& setting : settings()) {
-    std::string before = value_text(setting, from);
-    std::string after = value_text(setting, to);
-    if (before == after) continue;
-    changes.push_back({std::string(setting.key), std::move(before), std::move(after), setting.reload});
+    // Two passwords differ, but look the same.
+    if (value_text(setting, from, Secrets::kShown) == value_text(setting, to, Secrets::kShown)) continue;
+    changes.push_back({std::string(setting.key), value_text(setting, from, Secrets::kMasked),
+                       value_text(setting, to, Secrets::kMasked), setting.reload});
   }
   return changes;
 }

@@ -6,6 +6,7 @@
 #include <array>
 #include <compare>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -29,6 +30,15 @@ struct Uuid {
   static std::optional<Uuid> parse(std::string_view text) noexcept;
   // Accepts only what text() writes, so that nothing of the text is lost.
   static std::optional<Uuid> parse_canonical(std::string_view text) noexcept;
+};
+
+// A UUIDv7 is random in its second half.
+struct UuidHash {
+  std::size_t operator()(const Uuid& id) const noexcept {
+    std::uint64_t word = 0;
+    std::memcpy(&word, id.bytes.data() + 8, sizeof(word));
+    return static_cast<std::size_t>(word * 0x9e3779b97f4a7c15ULL);
+  }
 };
 
 // A random stream of one thread (xoshiro256**, seeded by the kernel): ids and jitter, never secrets.

@@ -45,6 +45,7 @@ ChoiceSetting choice(std::span<const std::string_view> choices, std::string_view
 
 constexpr std::array<std::string_view, 3> kEnvironments{"prod", "dev", "local"};
 constexpr std::array<std::string_view, 2> kOnCorruption{"stop", "skip"};
+constexpr std::array<std::string_view, 2> kLimitModes{"enforce", "shadow"};
 constexpr std::array<std::string_view, 2> kStoreKinds{"sqlite", "none"};
 constexpr std::array<std::string_view, 5> kLogLevels{"debug", "info", "warning", "error", "off"};
 constexpr std::array<std::string_view, 2> kLogFormats{"text", "json"};
@@ -125,6 +126,10 @@ void add_ingest(std::vector<Setting>& rows) {
   rows.push_back({"ingest.batch_events_max",
                   integer<&Config::ingest, &Ingest::batch_events_max>(1'000, 1, bounds::kBatchEventsMax),
                   "events", Reload::kLive, "Most events in one request (422)."});
+  rows.push_back(
+      {"ingest.rate_limit_headers", boolean<&Config::ingest, &Ingest::rate_limit_headers>(false), "",
+       Reload::kLive,
+       "Answer with RateLimit and RateLimit-Policy: what is left of the day's events and of the burst."});
 }
 
 void add_quota(std::vector<Setting>& rows) {
@@ -139,6 +144,54 @@ void add_quota(std::vector<Setting>& rows) {
   rows.push_back(
       {"quota.dedup_keys_max", integer<kTable, &Quota::dedup_keys_max>(10'000'000, 1, 1'000'000'000), "keys",
        Reload::kRestart, "Idempotency keys remembered by the whole process, at most 40 bytes each."});
+  rows.push_back({"quota.daily_mode", choice<kTable, &Quota::daily_mode>(kLimitModes, "enforce"), "",
+                  Reload::kLive, "The day's events. shadow: evaluated and counted, but nothing is refused."});
+  rows.push_back({"quota.burst_mode", choice<kTable, &Quota::burst_mode>(kLimitModes, "enforce"), "",
+                  Reload::kLive, "Events per 60 s. shadow: as in quota.daily_mode."});
+  rows.push_back({"quota.agents_mode", choice<kTable, &Quota::agents_mode>(kLimitModes, "enforce"), "",
+                  Reload::kLive, "Agents active in 24 h. shadow: as in quota.daily_mode."});
+  rows.push_back({"quota.budget_mode", choice<kTable, &Quota::budget_mode>(kLimitModes, "enforce"), "",
+                  Reload::kLive, "Budgets of organizations. shadow: as in quota.daily_mode."});
+}
+
+void add_redis(std::vector<Setting>& rows) {
+  using Redis = Config::Redis;
+  constexpr auto kTable = &Config::redis;
+  rows.push_back(
+      {"redis.url", text<kTable, &Redis::url>("", Rule::kRedisUrl), "", Reload::kRestart,
+       "Where the nodes of a fleet share their limits: redis://[user:password@]host[:port][/db], rediss:// "
+       "for TLS, or unix:///path[?db=n]. Empty: this node is on its own. Also AGENTKAVACH_REDIS_URL.",
+       "AGENTKAVACH_REDIS_URL"});
+  rows.push_back({"redis.prefix", text<kTable, &Redis::prefix>("kavach:", Rule::kAny), "", Reload::kRestart,
+                  "What every key in Redis begins with; the same on all nodes of a fleet."});
+  rows.push_back({"redis.ca_file", text<kTable, &Redis::ca_file>("", Rule::kAny), "", Reload::kRestart,
+                  "PEM file with the certificates that vouch for a rediss:// server. Empty: the system's."});
+  rows.push_back(
+      {"redis.reply_timeout_ms", integer<kTable, &Redis::reply_timeout_ms>(50, 1, 5'000), "ms",
+       Reload::kRestart,
+       "No batch waits longer for Redis. Then the node lives on what it holds until Redis answers."});
+  rows.push_back({"redis.renew_ms", integer<kTable, &Redis::renew_ms>(1'000, 100, 60'000), "ms",
+                  Reload::kRestart,
+                  "How often the leases of organizations in use are renewed in the background."});
+  rows.push_back({"redis.lease_ms", integer<kTable, &Redis::lease_ms>(10'000, 1'000, 600'000), "ms",
+                  Reload::kRestart,
+                  "After this long without renewal nobody waits for what a node holds to be given back."});
+  rows.push_back(
+      {"redis.burst_lease_ms", integer<kTable, &Redis::burst_lease_ms>(1'000, 100, 10'000), "ms",
+       Reload::kRestart,
+       "How long burst units may be used after they were leased; the 60 s window is longer by that much. The "
+       "same on all nodes of a fleet."});
+  rows.push_back({"redis.lease_events_min", integer<kTable, &Redis::lease_events_min>(16, 1, 1'000'000),
+                  "events", Reload::kRestart, "The least that is leased ahead for an organization in use."});
+  rows.push_back({"redis.lease_events_max",
+                  integer<kTable, &Redis::lease_events_max>(100'000, 1, 1'000'000'000), "events",
+                  Reload::kRestart, "The most that is leased ahead for one organization."});
+  rows.push_back({"redis.idle_ms", integer<kTable, &Redis::idle_ms>(5'000, 100, kHourMs), "ms",
+                  Reload::kRestart, "An organization that is not used for this long gives everything back."});
+  rows.push_back(
+      {"redis.learn_ms", integer<kTable, &Redis::learn_ms>(3'000, 1'500, 600'000), "ms", Reload::kRestart,
+       "After Redis was restarted or has lost its data, nothing new is leased for this long, until every "
+       "node has said what it holds. More than it takes the nodes to connect again, which is 1 s."});
 }
 
 void add_sink(std::vector<Setting>& rows) {
@@ -193,6 +246,7 @@ std::vector<Setting> make_table() {
   add_http(rows);
   add_ingest(rows);
   add_quota(rows);
+  add_redis(rows);
   add_sink(rows);
   add_log(rows);
   return rows;

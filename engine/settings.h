@@ -39,7 +39,8 @@ struct BooleanSetting {
 
 // Any text without control characters.
 struct TextSetting {
-  enum class Rule : std::uint8_t { kAny, kNotEmpty, kIpAddress };
+  // A server's URL may hold a password, which is never shown.
+  enum class Rule : std::uint8_t { kAny, kNotEmpty, kIpAddress, kRedisUrl };
   Field<std::string> field;
   std::string_view initial;
   Rule rule;
@@ -58,6 +59,7 @@ struct Setting {
   std::string_view unit;
   Reload reload;
   std::string_view help;
+  std::string_view env_alias = {};  // another variable that sets it, where KAVACH_'s own does not
 
   std::string_view table() const { return key.substr(0, key.find('.')); }
   std::string_view name() const { return key.substr(key.find('.') + 1); }
@@ -68,7 +70,7 @@ struct Setting {
 std::span<const Setting> settings();
 
 // A setting's value, or its default, spelled as TOML.
-std::string value_text(const Setting& setting, const Config& config);
+std::string value_text(const Setting& setting, const Config& config, Secrets secrets);
 
 // `text` as a TOML basic string. REQUIRES: no control characters.
 std::string quoted(std::string_view text);

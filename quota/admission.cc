@@ -5,18 +5,39 @@
 #include <utility>
 
 #include "engine/check.h"
+#include "engine/money.h"
 
 namespace kavach::quota {
 namespace {
 
 // Keys ahead of the one at hand that are brought into the cache: one miss costs as much as a few claims.
 constexpr std::size_t kPrefetchAhead = 8;
+// Times that a batch asks the fleet before it is told to come back later.
+constexpr std::uint32_t kTriesMax = 4;
+
+// What `admitted` says of an event while it is being decided; 0 and 1 are what the asker reads.
+constexpr std::uint8_t kDuplicate = 0;
+constexpr std::uint8_t kAdmitted = 1;
+constexpr std::uint8_t kTwin = 2;      // of an earlier event of the same batch
+constexpr std::uint8_t kRejected = 3;  // for its agent, or beyond the quota
+
+std::uint32_t agent_index(const AdmissionRequest& request, std::size_t event) {
+  return request.agent_of.empty() ? 0 : request.agent_of[event];
+}
 
 }  // namespace
 
 void AdmissionMetrics::add_to(MetricsRegistry& registry, std::uint32_t shard) const {
   const MetricsRegistry::Labels labels{{"shard", std::to_string(shard)}};
   registry.add("kavach_quota_events_admitted_total", "Events admitted.", admitted_events, labels);
+  registry.add("kavach_quota_events_rejected_total", "Events beyond the day's quota.", quota_rejected_events,
+               labels);
+  registry.add("kavach_quota_agent_events_rejected_total", "Events of agents over the cap or killed.",
+               agent_rejected_events, labels);
+  registry.add("kavach_quota_agent_batches_refused_total", "Batches of which no agent was let in.",
+               agent_refused_batches, labels);
+  registry.add("kavach_quota_agent_events_shadowed_total", "Events that the agent cap would have rejected.",
+               agent_shadowed_events, labels);
   registry.add("kavach_dedup_hits_total", "Events dropped as duplicates.", duplicate_events, labels);
   registry.add("kavach_dedup_waits_total", "Batches that waited for another batch with the same key.",
                waited_batches, labels);
@@ -28,7 +49,7 @@ void AdmissionMetrics::add_to(MetricsRegistry& registry, std::uint32_t shard) co
                "Keys forgotten before their window ended, at quota.dedup_keys_max.", dedup_evicted, labels);
 }
 
-Admission::Admission(const DedupTable::Options& dedup) : dedup_(dedup) {}
+Admission::Admission(const DedupTable::Options& dedup, Ledger& ledger) : dedup_(dedup), ledger_(ledger) {}
 
 void Admission::decide(AdmissionRequest& request) {
   std::uint32_t claim = 0;
@@ -40,27 +61,102 @@ void Admission::decide(AdmissionRequest& request) {
     claims_.emplace_back();
   } else {
     metrics_.busy_batches.add();
-    request.verdict = Verdict::kBusy;
-    request.decided(request);
-    return;
+    return refuse(request, Reason::kBackpressure);
+  }
+  OrgLedger& org = ledger_.org(request.org);
+  request.admitted.assign(request.keys.size(), kAdmitted);
+  const Fleet::Answer agents = judge_agents(org, request);
+  if (agents != Fleet::Answer::kDone) {
+    free_claims_.push_back(claim);
+    if (agents == Fleet::Answer::kPending) return wait_for_fleet(org, request);
+    return refuse(request, Reason::kBackpressure);
   }
   if (!claim_keys(request, claim)) {
     free_claims_.push_back(claim);
     return;  // it waits, and will be decided anew
   }
-  const std::size_t events = request.keys.size();
-  request.admitted_events = static_cast<std::uint32_t>(
-      events - static_cast<std::size_t>(std::count(request.admitted.begin(), request.admitted.end(), 0)));
-  metrics_.admitted_events.add(request.admitted_events);
-  metrics_.duplicate_events.add(events - request.admitted_events);
-  if (request.admitted_events == 0) {
+  const auto countable = std::count(request.admitted.begin(), request.admitted.end(), kAdmitted);
+  const auto rejected = std::count(request.admitted.begin(), request.admitted.end(), kRejected);
+  const bool only_duplicates =
+      countable == 0 && rejected < static_cast<std::ptrdiff_t>(request.admitted.size());
+  if (only_duplicates) {
+    // Stored already: a repetition is never refused.
     free_claims_.push_back(claim);
-    request.verdict = Verdict::kDuplicate;
-  } else {
-    request.verdict = Verdict::kAdmitted;
-    request.claim = claim;
+    request.verdict = Verdict::kNothingToWrite;
+    return finish(request);
   }
-  request.decided(request);
+
+  Take take;
+  switch (ledger_.reserve(org, countable, request.now, take, request.refusal)) {
+    case Ledger::Outcome::kTaken:
+      break;
+    case Ledger::Outcome::kRefused:
+      release(claim);
+      request.verdict = Verdict::kRefused;
+      return finish(request);
+    case Ledger::Outcome::kPending:
+      release(claim);
+      return wait_for_fleet(org, request);
+  }
+  if (countable == 0) {
+    // Nothing stood before the agents' cap.
+    free_claims_.push_back(claim);
+    metrics_.agent_refused_batches.add();
+    request.refusal.limit = org.policy->agents_max;
+    request.refusal.tier = org.policy->tier;
+    return refuse(request, Reason::kAgentLimit);
+  }
+  if (take.events < countable) cut(request, claim, take.events);
+  admit(org, request, claim, take);
+  finish(request);
+}
+
+void Admission::wait_for_fleet(OrgLedger& org, AdmissionRequest& request) {
+  if (++request.tries > kTriesMax) return refuse(request, Reason::kBackpressure);
+  org.waiting.push_back(&request);
+}
+
+// A name is let in when it is known or a place is left; places are only taken with the verdict. Where the
+// fleet shares them, new names have to be asked for first.
+Fleet::Answer Admission::judge_agents(OrgLedger& org, AdmissionRequest& request) {
+  request.agent_answers.assign(request.agents.size(), AgentAnswer::kAdmitted);
+  if (org.policy == nullptr) return Fleet::Answer::kDone;
+  std::int64_t places = ledger_.agent_places(org, request.now);
+  if (places != kUnlimited && ledger_.fleet().shares_agents()) {
+    new_agents_.clear();
+    for (const std::uint64_t agent : request.agents) {
+      if (!org.policy->is_killed(agent) && !org.roster.contains(agent, request.now.wall))
+        new_agents_.push_back(agent);
+    }
+    if (!new_agents_.empty()) {
+      const Fleet::Answer answer = ledger_.fleet().claim_agents(org, new_agents_, request.now);
+      if (answer != Fleet::Answer::kDone) return answer;
+    }
+    places = 0;  // who has a place is in the roster by now
+  }
+  bool all = true;
+  for (std::size_t i = 0; i < request.agents.size(); ++i) {
+    if (org.policy->is_killed(request.agents[i])) {
+      request.agent_answers[i] = AgentAnswer::kKilled;
+    } else if (places == kUnlimited || org.roster.contains(request.agents[i], request.now.wall)) {
+      continue;
+    } else if (places > 0) {
+      --places;
+      continue;
+    } else if (ledger_.modes().agents == LimitMode::kShadow) {
+      metrics_.agent_shadowed_events.add();
+      continue;
+    } else {
+      request.agent_answers[i] = AgentAnswer::kOverCap;
+    }
+    all = false;
+  }
+  if (all) return Fleet::Answer::kDone;
+  for (std::size_t i = 0; i < request.admitted.size(); ++i) {
+    if (request.agent_answers[agent_index(request, i)] != AgentAnswer::kAdmitted)
+      request.admitted[i] = kRejected;
+  }
+  return Fleet::Answer::kDone;
 }
 
 // Claims the request's keys; false when another batch under way holds one of them: then nothing is claimed,
@@ -68,19 +164,20 @@ void Admission::decide(AdmissionRequest& request) {
 bool Admission::claim_keys(AdmissionRequest& request, std::uint32_t claim) {
   const std::size_t events = request.keys.size();
   std::vector<DedupKey>& held = claims_[claim].keys;
-  request.admitted.assign(events, 1);
   for (std::size_t i = 0; i < std::min(events, kPrefetchAhead); ++i) dedup_.prefetch(request.keys[i]);
   for (std::size_t i = 0; i < events; ++i) {
     if (i + kPrefetchAhead < events) dedup_.prefetch(request.keys[i + kPrefetchAhead]);
-    if (request.keys[i].is_none()) continue;
-    const DedupTable::Answer answer = dedup_.claim(request.keys[i], claim, request.now);
+    if (request.keys[i].is_none() || request.admitted[i] == kRejected) continue;
+    const DedupTable::Answer answer = dedup_.claim(request.keys[i], claim, request.now.wall);
     switch (answer.found) {
       case DedupTable::Found::kClaimed:
         held.push_back(request.keys[i]);
         break;
       case DedupTable::Found::kOwn:
+        request.admitted[i] = kTwin;
+        break;
       case DedupTable::Found::kRemembered:
-        request.admitted[i] = 0;
+        request.admitted[i] = kDuplicate;
         break;
       case DedupTable::Found::kPending:
         for (const DedupKey& key : held) dedup_.release(key, claim);
@@ -93,7 +190,89 @@ bool Admission::claim_keys(AdmissionRequest& request, std::uint32_t claim) {
   return true;
 }
 
-void Admission::settle(std::uint32_t claim, bool durable, WallMicros now) {
+// Only the first `fits` events are admitted. The others are rejected, and so are the twins of rejected ones.
+void Admission::cut(AdmissionRequest& request, std::uint32_t claim, std::int64_t fits) {
+  std::vector<DedupKey>& held = claims_[claim].keys;
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < request.admitted.size(); ++i) {
+    if (request.admitted[i] == kAdmitted) {
+      const bool has_key = !request.keys[i].is_none();
+      if (fits > 0) {
+        --fits;
+        if (has_key) ++kept;
+        continue;
+      }
+      if (has_key) dedup_.release(request.keys[i], claim);
+      request.admitted[i] = kRejected;
+      metrics_.quota_rejected_events.add();
+    } else if (request.admitted[i] == kTwin) {
+      // Still held when the first of them is admitted.
+      if (dedup_.claim(request.keys[i], claim, request.now.wall).found == DedupTable::Found::kOwn) continue;
+      dedup_.release(request.keys[i], claim);
+      request.admitted[i] = kRejected;
+      metrics_.quota_rejected_events.add();
+    }
+  }
+  held.resize(kept);  // claimed in the order of the events
+}
+
+void Admission::admit(OrgLedger& org, AdmissionRequest& request, std::uint32_t claim, const Take& take) {
+  Claim& made = claims_[claim];
+  made.org = &org;
+  made.take = take;
+  Usage& usage = made.take.usage;
+  agent_used_.assign(request.agents.size(), 0);
+  for (std::size_t i = 0; i < request.admitted.size(); ++i) {
+    if (request.admitted[i] != kAdmitted) continue;
+    const Event& event = request.events[i];
+    agent_used_[agent_index(request, i)] = 1;
+    usage += {.events = 1,
+              .cost = event.cost,
+              .input_tokens = event.input_tokens,
+              .output_tokens = event.output_tokens,
+              .duration_ms = event.duration_ms};
+  }
+  for (std::size_t i = 0; i < request.agents.size(); ++i) {
+    if (agent_used_[i] == 0) continue;
+    org.roster.take(request.agents[i], request.now.wall);
+    made.agents.push_back(request.agents[i]);
+  }
+  request.verdict = Verdict::kAdmitted;
+  request.claim = claim;
+}
+
+// Gives back what a claim holds before it was lent out.
+void Admission::release(std::uint32_t claim) {
+  for (const DedupKey& key : claims_[claim].keys) dedup_.release(key, claim);
+  claims_[claim].keys.clear();
+  free_claims_.push_back(claim);
+}
+
+void Admission::refuse(AdmissionRequest& request, Reason reason) {
+  request.verdict = Verdict::kRefused;
+  request.refusal.reason = reason;
+  finish(request);
+}
+
+void Admission::finish(AdmissionRequest& request) {
+  request.tries = 0;
+  request.rate = ledger_.rate_state(ledger_.org(request.org), request.now);
+  request.admitted_events = request.rejected_events = 0;
+  std::uint64_t duplicates = 0;
+  for (std::uint8_t& one : request.admitted) {
+    request.admitted_events += one == kAdmitted ? 1 : 0;
+    request.rejected_events += one == kRejected ? 1 : 0;
+    duplicates += one == kDuplicate || one == kTwin ? 1 : 0;
+    one = one == kAdmitted ? 1 : 0;
+  }
+  if (request.verdict != Verdict::kRefused) {
+    metrics_.admitted_events.add(request.admitted_events);
+    metrics_.duplicate_events.add(duplicates);
+  }
+  request.decided(request);
+}
+
+void Admission::settle(std::uint32_t claim, bool durable, Now now) {
   KAVACH_CHECK(claim < claims_.size(), "settling a claim that was never made");
   Claim& settled = claims_[claim];
   const std::size_t count = settled.keys.size();
@@ -102,17 +281,34 @@ void Admission::settle(std::uint32_t claim, bool durable, WallMicros now) {
     // Since they were claimed, thousands of other keys went through the cache.
     if (i + kPrefetchAhead < count) dedup_.prefetch(settled.keys[i + kPrefetchAhead]);
     if (durable) {
-      dedup_.remember(settled.keys[i], claim, now);
+      dedup_.remember(settled.keys[i], claim, now.wall);
     } else {
       dedup_.release(settled.keys[i], claim);
     }
   }
   settled.keys.clear();
+  for (const std::uint64_t agent : settled.agents) settled.org->roster.settle(agent, durable, now.wall);
+  settled.agents.clear();
+  ledger_.settle(*settled.org, settled.take, durable);
   std::vector<AdmissionRequest*> waiting;
   waiting.swap(settled.waiting);
   free_claims_.push_back(claim);
-  // In order of arrival: after a failure the first one takes over the keys and the others wait for it.
-  for (AdmissionRequest* request : waiting) decide(*request);
+  // After a failure the first one takes over the keys and the others wait for it.
+  decide_anew(waiting, now);
+}
+
+void Admission::resume(OrgLedger& org, Now now) {
+  std::vector<AdmissionRequest*> waiting;
+  waiting.swap(org.waiting);
+  decide_anew(waiting, now);
+}
+
+// In order of arrival, with the time that it is by now.
+void Admission::decide_anew(std::vector<AdmissionRequest*>& waiting, Now now) {
+  for (AdmissionRequest* request : waiting) {
+    request->now = now;
+    decide(*request);
+  }
 }
 
 void Admission::on_tick(WallMicros now) {

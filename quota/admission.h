@@ -1,9 +1,13 @@
 // Admission: the one call that decides a batch, on the home shard of its org.
 //
-// A batch's idempotency keys are claimed here before it is written to the journal. They become remembered
-// when the journal has it (settle(durable)), and are free again when the journal failed. A batch that carries
-// a key which another batch under way has claimed waits, holding nothing, for that batch's outcome: so its
-// own answer is never given before the event is durable, and no wait can be circular.
+// Checked in this order, which is also the order of refusal (contract/agentkavach.md 2.3): the day's quota,
+// burst, budgets, agents, duplicates. An event that is not admitted counts in nothing. What a batch takes
+// (keys, quota, places of agents) is held by a claim from the verdict on; it becomes final when the journal
+// has the batch (settle(durable)), and is free again when the journal failed.
+//
+// A batch that carries a key which another batch under way has claimed waits, holding nothing, for that
+// batch's outcome: so its own answer is never given before the event is durable, and no wait can be circular.
+// Likewise a batch that needs the fleet's word waits for it, holding nothing, and is decided anew.
 //
 // Owner thread only: the home shard. A request is lent by the shard that received the batch, from decide()
 // until `decided` is called.
@@ -15,44 +19,63 @@
 #include <vector>
 
 #include "engine/clock.h"
+#include "engine/event.h"
 #include "engine/metrics.h"
 #include "quota/dedup.h"
+#include "quota/ledger.h"
 
 namespace kavach::quota {
 
 enum class Verdict : std::uint8_t {
-  kAdmitted,   // `admitted` says which events; settle() must follow
-  kDuplicate,  // every event is durable already: nothing to write, nothing to settle
-  kBusy,       // too many batches under way: a transient refusal
+  kAdmitted,        // `admitted` says which events; settle() must follow
+  kNothingToWrite,  // every event is durable already or dropped for its agent: nothing to settle
+  kRefused,         // the whole batch: `refusal` says why
 };
+
+enum class AgentAnswer : std::uint8_t { kAdmitted, kOverCap, kKilled };
 
 struct AdmissionRequest {
   // From the asker.
-  WallMicros now = 0;
-  std::vector<DedupKey> keys;  // one per event; is_none() where it has none
+  Uuid org;
+  Now now;                            // when it is decided: later than it came, for a batch that had to wait
+  std::span<const Event> events;      // only their numbers are read
+  std::vector<DedupKey> keys;         // one per event; is_none() where it has none
+  std::vector<std::uint64_t> agents;  // fingerprints of the batch's agents, each once
+  std::vector<std::uint16_t> agent_of;  // of each event, an index into `agents`; empty when there is but one
   void (*decided)(AdmissionRequest& request) noexcept = nullptr;  // called on the home shard, once
 
   // From the verdict.
-  Verdict verdict = Verdict::kBusy;
+  Verdict verdict = Verdict::kRefused;
+  Refusal refusal;
   std::vector<std::uint8_t> admitted;  // one byte per event
   std::uint32_t admitted_events = 0;
-  std::uint32_t claim = 0;  // for settle()
+  std::uint32_t rejected_events = 0;       // the others are duplicates, which count as accepted
+  std::vector<AgentAnswer> agent_answers;  // by `agents`
+  std::uint32_t claim = 0;                 // for settle()
+  RateState rate;                          // after the verdict
+
+  // The admission's own, between two tries.
+  std::uint32_t tries = 0;
 };
 
 struct AdmissionMetrics {
   Counter admitted_events, duplicate_events, waited_batches, busy_batches;
+  Counter agent_rejected_events, agent_refused_batches, agent_shadowed_events, quota_rejected_events;
   Gauge dedup_keys, dedup_bytes, dedup_evicted;
   void add_to(MetricsRegistry& registry, std::uint32_t shard) const;
 };
 
 class Admission {
  public:
-  explicit Admission(const DedupTable::Options& dedup);
+  // REQUIRES: the ledger outlives this, and lives on the same shard.
+  Admission(const DedupTable::Options& dedup, Ledger& ledger);
 
-  // Calls request.decided() now, or when the batches that hold its keys are settled.
+  // Calls request.decided() now, or when what it waits for has happened.
   void decide(AdmissionRequest& request);
   // The outcome of what decide() admitted. Exactly once per claim.
-  void settle(std::uint32_t claim, bool durable, WallMicros now);
+  void settle(std::uint32_t claim, bool durable, Now now);
+  // The fleet has spoken about `org`, or will not: the batches that waited for it are decided anew.
+  void resume(OrgLedger& org, Now now);
 
   // At start, before the shards run.
   DedupTable& dedup() noexcept { return dedup_; }
@@ -63,15 +86,30 @@ class Admission {
 
  private:
   struct Claim {
+    OrgLedger* org = nullptr;
+    Take take;
     std::vector<DedupKey> keys;
+    std::vector<std::uint64_t> agents;  // whose places it takes
     std::vector<AdmissionRequest*> waiting;
   };
 
+  Fleet::Answer judge_agents(OrgLedger& org, AdmissionRequest& request);
+  void wait_for_fleet(OrgLedger& org, AdmissionRequest& request);
   bool claim_keys(AdmissionRequest& request, std::uint32_t claim);
+  void cut(AdmissionRequest& request, std::uint32_t claim, std::int64_t fits);
+  void admit(OrgLedger& org, AdmissionRequest& request, std::uint32_t claim, const Take& take);
+  void release(std::uint32_t claim);
+  void refuse(AdmissionRequest& request, Reason reason);
+  void finish(AdmissionRequest& request);
+  void decide_anew(std::vector<AdmissionRequest*>& waiting, Now now);
 
   DedupTable dedup_;
+  Ledger& ledger_;
   std::deque<Claim> claims_;  // a deque: a Claim's vectors stay where they are while others are added
   std::vector<std::uint32_t> free_claims_;
+  // Kept for their memory.
+  std::vector<std::uint8_t> agent_used_;
+  std::vector<std::uint64_t> new_agents_;
   AdmissionMetrics metrics_;
 };
 

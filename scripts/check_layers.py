@@ -31,7 +31,7 @@ MAY_INCLUDE = {
     "sink": ("engine",),
     # The transport knows a Handler and no organization.
     "http/transport": ("engine",),
-    "http/auth": ("http/transport", "sink", "engine"),
+    "http/auth": ("http/transport", "sink", "quota", "engine"),
     "http/ops": ("http/transport", "http/auth", "sink", "quota", "engine"),
     "http/ingest": ("http/transport", "http/auth", "sink", "quota", "engine"),
     "http": ("http/transport", "http/auth", "http/ops", "http/ingest", "sink", "quota", "engine"),
@@ -47,7 +47,8 @@ PROOF = ("bench/", "tests/")
 THIRD_PARTY = {
     "simdjson": ("http/ingest/", *PROOF),
     "libdeflate": ("http/ingest/inflate.cc", *PROOF),
-    "openssl/": ("engine/", "http/", "sink/", *PROOF),
+    "hiredis/": ("quota/redis/", *PROOF),
+    "openssl/": ("engine/", "http/", "quota/redis/", "sink/", *PROOF),
     "sqlite3": ("sink/store/", *PROOF),
     "toml++/": ("engine/", "quota/", *PROOF),
     "spdlog/": ("engine/log.cc", *PROOF),
@@ -62,7 +63,7 @@ THIRD_PARTY = {
 PUBLIC_LIBRARIES = ("boost/", "fmt/")
 # Headers of the system: C++ has no dot and no slash in its names, POSIX and Linux have these.
 SYSTEM = re.compile(r"[a-z0-9_]+|(arpa|net|netinet|sys|linux)/[a-z0-9_]+\.h|[a-z0-9]+intrin\.h|"
-                    r"(dirent|errno|fcntl|limits|malloc|poll|pthread|sched|signal|stdlib|string|time|unistd)\.h")
+                    r"(dirent|errno|fcntl|limits|malloc|netdb|poll|pthread|sched|signal|stdlib|string|time|unistd)\.h")
 
 FOLDERS = ("engine", "quota", "sink", "http", "bench", "tests")
 INCLUDE = re.compile(r'^\s*#\s*include\s*(<[^>]*>|"[^"]*")')

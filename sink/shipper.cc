@@ -18,7 +18,7 @@ constexpr std::int64_t kBackoffMax = 5 * kMicrosPerSecond;
 constexpr std::int64_t kIdleWait = kMicrosPerSecond;
 // Between two transactions of a backlog.
 constexpr std::int64_t kLetOthersIn = 2 * kMicrosPerMilli;
-// Keys that are forgotten at a time, so that no transaction grows long; the rest follows a moment later.
+// Rows that are forgotten at a time, so that no transaction grows long; the rest follows a moment later.
 constexpr std::uint64_t kPruneRows = 5'000;
 constexpr MonoMicros kPruneEvery = 60 * kMicrosPerSecond;
 constexpr MonoMicros kPruneAgain = 100 * kMicrosPerMilli;
@@ -200,12 +200,13 @@ void Shipper::back_off(std::string_view what, std::string_view why) {
 
 void Shipper::prune() {
   const MonoMicros now = system_clock().mono();
-  if (options_.dedup_window_us == 0 || now < next_prune_) return;
+  if (now < next_prune_) return;
   // What is not stored yet was received in the past, and is a duplicate of what was remembered then.
   const bool behind = journal_.durable_seq() > stored_seq_;
   const WallMicros until = behind ? stored_until_ : system_clock().wall();
-  const auto pruned = store_->prune_dedup(until - options_.dedup_window_us, kPruneRows);
-  next_prune_ = now + (pruned && *pruned == kPruneRows ? kPruneAgain : kPruneEvery);
+  const bool keys_age = options_.dedup_window_us > 0;
+  const auto pruned = store_->prune(keys_age ? until - options_.dedup_window_us : 0, kPruneRows);
+  next_prune_ = now + (pruned && *pruned >= kPruneRows ? kPruneAgain : kPruneEvery);
 }
 
 // Damage, or a bug: going on would lose events in silence. What is not stored stays in the journal.

@@ -55,17 +55,28 @@ std::vector<sink::KeyUse> KeyRing::take_uses() {
 // --- Directory ---------------------------------------------------------------------------------------------
 
 Directory::Directory(Runtime& runtime, std::vector<KeyRing*> rings, std::unique_ptr<sink::Store> store,
-                     std::int64_t poll_us)
-    : runtime_(runtime), rings_(std::move(rings)), poll_us_(poll_us), store_(std::move(store)) {}
+                     quota::TierTable tiers, InstallPolicies install_policies, std::int64_t poll_us)
+    : runtime_(runtime),
+      rings_(std::move(rings)),
+      install_policies_(std::move(install_policies)),
+      poll_us_(poll_us),
+      store_(std::move(store)),
+      tiers_(std::move(tiers)) {}
 
 Result<std::unique_ptr<Directory>> Directory::create(Runtime& runtime, std::vector<KeyRing*> rings,
                                                      std::unique_ptr<sink::Store> store,
+                                                     quota::TierTable tiers, InstallPolicies install_policies,
                                                      std::int64_t poll_us) {
-  std::unique_ptr<Directory> made(new Directory(runtime, std::move(rings), std::move(store), poll_us));
+  std::unique_ptr<Directory> made(new Directory(runtime, std::move(rings), std::move(store), std::move(tiers),
+                                                std::move(install_policies), poll_us));
   const auto directory = made->store_->load_directory();
   if (!directory) return failure("cannot read the keys: " + directory.error().message);
   made->version_ = directory->version;
-  for (KeyRing* ring : made->rings_) ring->install(std::make_unique<KeyTable>(*directory, runtime.size()));
+  const auto policies = made->policy_builder_.build(*directory, made->tiers_);
+  for (std::size_t i = 0; i < made->rings_.size(); ++i) {
+    made->install_policies_(static_cast<ShardId>(i), policies);
+    made->rings_[i]->install(std::make_unique<KeyTable>(*directory, runtime.size()));
+  }
   return made;
 }
 
@@ -89,6 +100,14 @@ void Directory::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
+void Directory::set_tiers(quota::TierTable tiers) {
+  {
+    const std::lock_guard lock(mutex_);
+    new_tiers_ = std::move(tiers);
+  }
+  wake_.notify_all();
+}
+
 void Directory::report_uses(std::vector<sink::KeyUse> uses) {
   const std::lock_guard lock(mutex_);
   if (reported_.size() + uses.size() > kReportsMax) return;
@@ -100,8 +119,10 @@ void Directory::run() {
   for (bool stopping = false; !stopping;) {
     {
       std::unique_lock lock(mutex_);
-      stopping = wake_.wait_for(lock, std::chrono::microseconds(poll_us_), [this] { return stopping_; });
+      wake_.wait_for(lock, std::chrono::microseconds(poll_us_), [this] { return stopping_ || new_tiers_; });
+      stopping = stopping_;
     }
+    take_new_tiers();
     if (!stopping) refresh();
     if (stopping || std::chrono::steady_clock::now() >= next_write) {
       write_uses();
@@ -121,6 +142,14 @@ void Directory::note_health(const std::string& problem) {
   }
 }
 
+void Directory::take_new_tiers() {
+  const std::lock_guard lock(mutex_);
+  if (!new_tiers_) return;
+  tiers_ = std::move(*new_tiers_);
+  new_tiers_.reset();
+  version_.reset();
+}
+
 void Directory::refresh() {
   const auto version = store_->directory_version();
   if (!version) return note_health(version.error().message);
@@ -129,13 +158,17 @@ void Directory::refresh() {
   if (!directory) return note_health(directory.error().message);
   note_health({});
   version_ = directory->version;
+  const auto policies = policy_builder_.build(*directory, tiers_);
   for (std::size_t i = 0; i < rings_.size(); ++i) {
-    // Built here, so that the shard only swaps a pointer; std::function wants something copyable.
-    auto table = std::make_shared<std::unique_ptr<const KeyTable>>(
+    // Built here, so that the shard only swaps pointers; std::function wants something copyable.
+    auto keys = std::make_shared<std::unique_ptr<const KeyTable>>(
         std::make_unique<const KeyTable>(*directory, runtime_.size()));
-    runtime_.shard(static_cast<ShardId>(i)).post([ring = rings_[i], table] {
-      ring->install(std::move(*table));
-    });
+    const auto shard = static_cast<ShardId>(i);
+    runtime_.shard(shard).post(
+        [install_policies = install_policies_, shard, policies, ring = rings_[i], keys] {
+          install_policies(shard, policies);
+          ring->install(std::move(*keys));
+        });
   }
   log::info("directory: {} organizations, {} keys", directory->orgs.size(), directory->keys.size());
 }

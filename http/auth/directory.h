@@ -1,16 +1,19 @@
-// Directory: keeps every shard's key table equal to the store, and takes down what happened to the keys.
+// Directory: keeps every shard's key table and policies equal to the store, and takes down what happened to
+// the keys.
 //
 // One thread with a store connection of its own compares the directory's version every `poll`; when another
-// process (or this one) changed a key, an organization or a subscription, it loads the directory and hands
-// each shard a new copy. Once a second it writes the uses and failures that the shards report
-// (contract/agentkavach.md 1.1).
+// process (or this one) changed a key, an organization, its subscription, limits, budgets or killed agents,
+// it loads the directory and hands each shard a new copy of the keys and the one new table of policies. Once
+// a second it writes the uses and failures that the shards report (contract/agentkavach.md 1.1).
 #pragma once
 
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <unordered_map>
@@ -19,6 +22,9 @@
 #include "engine/result.h"
 #include "engine/shard.h"
 #include "http/auth/key_table.h"
+#include "http/auth/policy.h"
+#include "quota/limits.h"
+#include "quota/tiers.h"
 #include "sink/store/store.h"
 
 namespace kavach::http {
@@ -44,14 +50,21 @@ class KeyRing {
 
 class Directory {
  public:
-  // Loads the first tables. REQUIRES: before the shards start; the runtime outlives this; rings[i] belongs to
-  // shard i.
+  // Gives a shard its policies: on the shard's thread, right before the keys that belong to them.
+  using InstallPolicies =
+      std::function<void(ShardId shard, std::shared_ptr<const quota::PolicyTable> policies)>;
+
+  // Loads and installs the first tables. REQUIRES: before the shards start; the runtime outlives this;
+  // rings[i] belongs to shard i.
   static Result<std::unique_ptr<Directory>> create(Runtime& runtime, std::vector<KeyRing*> rings,
-                                                   std::unique_ptr<sink::Store> store, std::int64_t poll_us);
+                                                   std::unique_ptr<sink::Store> store, quota::TierTable tiers,
+                                                   InstallPolicies install_policies, std::int64_t poll_us);
   ~Directory();  // stop()
 
   void start();
   void stop();
+  // Any thread: the tiers were read again; all policies are built anew.
+  void set_tiers(quota::TierTable tiers);
   // Any thread: what a shard's key ring noted.
   void report_uses(std::vector<sink::KeyUse> uses);
   // False while the store cannot be read. Any thread.
@@ -59,8 +72,9 @@ class Directory {
 
  private:
   Directory(Runtime& runtime, std::vector<KeyRing*> rings, std::unique_ptr<sink::Store> store,
-            std::int64_t poll_us);
+            quota::TierTable tiers, InstallPolicies install_policies, std::int64_t poll_us);
   void run();
+  void take_new_tiers();
   void refresh();
   // `problem`: why the store could not be read, empty when it could. Says so when that changed.
   void note_health(const std::string& problem);
@@ -68,17 +82,21 @@ class Directory {
 
   Runtime& runtime_;
   const std::vector<KeyRing*> rings_;
+  const InstallPolicies install_policies_;
   const std::int64_t poll_us_;
   // The directory's thread.
   std::unique_ptr<sink::Store> store_;
-  std::uint64_t version_ = 0;
+  quota::TierTable tiers_;
+  PolicyBuilder policy_builder_;
+  std::optional<std::uint64_t> version_;  // of what the shards have; absent: they are to have it anew
   std::thread thread_;
   // Any thread.
   std::atomic<bool> healthy_{true};
   std::mutex mutex_;
   std::condition_variable wake_;
-  bool stopping_ = false;               // guarded by mutex_
-  std::vector<sink::KeyUse> reported_;  // guarded by mutex_
+  bool stopping_ = false;                      // guarded by mutex_
+  std::optional<quota::TierTable> new_tiers_;  // guarded by mutex_
+  std::vector<sink::KeyUse> reported_;         // guarded by mutex_
 };
 
 }  // namespace kavach::http

@@ -1,11 +1,12 @@
 #include "http/ingest/ingest_handler.h"
 
 #include <algorithm>
-#include <charconv>
 #include <utility>
 
 #include "engine/check.h"
 #include "http/auth/api_key.h"
+#include "http/ingest/answers.h"
+#include "http/ingest/python_json.h"
 #include "sink/journal/frame.h"
 
 namespace kavach::http {
@@ -26,6 +27,7 @@ constexpr std::string_view kBusy =
     R"({"detail":"Server cannot take more events now, retry later","reason":"backpressure"})";
 constexpr std::string_view kRetryAfter = "Retry-After: 1\r\n";
 constexpr std::string_view kReceiptJournal = "Kavach-Receipt: journal\r\n";
+constexpr std::string_view kNoAgents = "[]";
 
 constexpr std::size_t kRequestsKept = 256;
 constexpr std::size_t kScratchesKept = 4;
@@ -78,8 +80,11 @@ struct IngestHandler::IngestRequest : quota::AdmissionRequest {
   IngestHandler* handler = nullptr;
   Exchange* exchange = nullptr;
   std::uint32_t home = 0;
-  std::uint32_t events = 0;
   MonoMicros started = 0;
+  // Of `agents`, the event that names each.
+  std::vector<std::uint32_t> agent_events;
+  std::string rejected_agents;       // rendered; empty: none
+  bool all_killed = false;           // of rejected_agents
   std::unique_ptr<Scratch> scratch;  // until the frame is encoded
   sink::Frame frame;
 };
@@ -101,6 +106,10 @@ void IngestMetrics::add_to(MetricsRegistry& registry, ShardId shard) const {
   refused(refused_encoding, "encoding");
   refused(refused_size, "size");
   refused(refused_body, "body");
+  refused(refused_daily, "daily_limit");
+  refused(refused_burst, "burst");
+  refused(refused_budget, "org_budget_exceeded");
+  refused(refused_agents, "tier_agent_limit");
   refused(refused_busy, "backpressure");
   refused(refused_journal, "journal");
   registry.add("kavach_ingest_duration_seconds", "From the complete request to its 202.", duration, labels);
@@ -198,12 +207,14 @@ void IngestHandler::handle(Exchange& exchange) {
   IngestRequest& request = *take_request();
   request.exchange = &exchange;
   request.home = org.home;
-  request.events = static_cast<std::uint32_t>(batch.events.size());
-  request.started = shard_.mono_now();
-  request.now = batch.received_at;
+  request.org = org.id;
+  request.now = now();
+  request.started = request.now.mono;
   request.keys.clear();
   for (const Event& event : batch.events)
     request.keys.push_back(hasher_(batch.project_id, event.idempotency_key));
+  request.events = batch.events;
+  agent_index_.list(batch, request.agents, request.agent_events, request.agent_of);
   request.scratch = std::move(scratch);
   submit(request);
 }
@@ -256,16 +267,20 @@ void IngestHandler::decided(quota::AdmissionRequest& request) noexcept {
 }
 
 void IngestHandler::on_verdict(IngestRequest& request) {
-  if (request.verdict == quota::Verdict::kAdmitted) {
-    const bool all = request.admitted_events == request.events;
+  const bool admitted = request.verdict == quota::Verdict::kAdmitted;
+  Batch& batch = request.scratch->batch;
+  if (admitted) {
+    // It counts in the periods in which it was admitted, also after a restart.
+    batch.received_at = request.now.wall;
+    const bool all = request.admitted_events == request.events.size();
     request.frame.payload.clear();
     sink::encode_batch(
-        request.scratch->batch,
-        all ? std::span<const std::uint8_t>{} : std::span<const std::uint8_t>(request.admitted),
+        batch, all ? std::span<const std::uint8_t>{} : std::span<const std::uint8_t>(request.admitted),
         request.frame.payload);
     request.frame.events = request.admitted_events;
     request.frame.seal();
   }
+  if (request.rejected_events > 0) render_rejected_agents(request);
   if (request.scratch->body.capacity() > 0) request.exchange->give_back(std::move(request.scratch->body));
   give_scratch(std::move(request.scratch));
 
@@ -275,12 +290,30 @@ void IngestHandler::on_verdict(IngestRequest& request) {
       settle(request, false);
       metrics_.refused_busy.add();
       return answer_busy(request);
-    case quota::Verdict::kDuplicate:
+    case quota::Verdict::kNothingToWrite:
       return answer_accepted(request);
-    case quota::Verdict::kBusy:
-      metrics_.refused_busy.add();
-      return answer_busy(request);
+    case quota::Verdict::kRefused:
+      return answer_refused(request);
   }
+}
+
+// While the names are still there.
+void IngestHandler::render_rejected_agents(IngestRequest& request) {
+  std::vector<std::string_view> names;
+  request.all_killed = true;
+  for (std::size_t i = 0; i < request.agents.size(); ++i) {
+    if (request.agent_answers[i] == quota::AgentAnswer::kAdmitted) continue;
+    request.all_killed = request.all_killed && request.agent_answers[i] == quota::AgentAnswer::kKilled;
+    names.push_back(request.events[request.agent_events[i]].agent_name);
+  }
+  std::sort(names.begin(), names.end());
+  std::string& out = request.rejected_agents;
+  out = "[";
+  for (const std::string_view name : names) {
+    if (out.size() > 1) out += ',';
+    render_json_string(name, out);
+  }
+  out += ']';
 }
 
 // --- the receipt -------------------------------------------------------------------------------------------
@@ -310,31 +343,59 @@ void IngestHandler::on_receipt(IngestRequest& request) {
 }
 
 void IngestHandler::settle(const IngestRequest& request, bool durable) {
-  if (request.home == shard_.id()) return admission_.settle(request.claim, durable, request.now);
-  const auto settle_there = [](void* home, std::uint64_t claim_and_outcome, std::uint64_t now) noexcept {
-    static_cast<IngestHandler*>(home)->admission_.settle(static_cast<std::uint32_t>(claim_and_outcome >> 1),
-                                                         (claim_and_outcome & 1) != 0,
-                                                         static_cast<WallMicros>(now));
+  if (request.home == shard_.id()) return admission_.settle(request.claim, durable, now());
+  const auto settle_there = [](void* home, std::uint64_t claim, std::uint64_t durable_there) noexcept {
+    auto& there = *static_cast<IngestHandler*>(home);
+    there.admission_.settle(static_cast<std::uint32_t>(claim), durable_there != 0, there.now());
   };
-  shard_.outbox().send(request.home, {settle_there, peers_[request.home],
-                                      std::uint64_t{request.claim} << 1 | (durable ? 1 : 0),
-                                      static_cast<std::uint64_t>(request.now)});
+  shard_.outbox().send(request.home,
+                       {settle_there, peers_[request.home], request.claim, durable ? std::uint64_t{1} : 0});
 }
 
 void IngestHandler::answer_accepted(IngestRequest& request) {
+  const auto events = static_cast<std::uint32_t>(request.events.size());
+  const std::uint32_t accepted = events - request.rejected_events;
   metrics_.accepted_batches.add();
-  metrics_.accepted_events.add(request.events);
+  metrics_.accepted_events.add(accepted);
   metrics_.duration.record(shard_.mono_now() - request.started);
-  char body[96];
-  char* end = body;
-  const auto put = [&end](std::string_view text) { end = std::copy(text.begin(), text.end(), end); };
-  put(R"({"accepted":)");
-  end = std::to_chars(end, body + sizeof(body), request.events).ptr;
-  put(R"(,"rejected":0,"mode":"direct","rejected_agents":[]})");
+  body_.clear();
+  render_accepted(accepted, request.rejected_events,
+                  request.rejected_agents.empty() ? kNoAgents : request.rejected_agents, body_);
+  headers_ = kReceiptJournal;
+  if (options_.rate_limit_headers) render_rate_limits(request.rate, headers_);
   Exchange& exchange = *request.exchange;
   finish(request);
-  exchange.answer(
-      {.status = 202, .body = {body, static_cast<std::size_t>(end - body)}, .headers = kReceiptJournal});
+  exchange.answer({.status = 202, .body = body_, .headers = headers_});
+}
+
+void IngestHandler::answer_refused(IngestRequest& request) {
+  refusal_counter(request.refusal.reason).add();
+  body_.clear();
+  render_refusal(request.refusal, request.rejected_agents.empty() ? kNoAgents : request.rejected_agents,
+                 request.all_killed, body_);
+  headers_.clear();
+  render_retry_after(request.refusal.retry_after_s, headers_);
+  if (options_.rate_limit_headers) render_rate_limits(request.rate, headers_);
+  Exchange& exchange = *request.exchange;
+  finish(request);
+  exchange.answer({.status = 429, .body = body_, .headers = headers_});
+}
+
+Counter& IngestHandler::refusal_counter(quota::Reason reason) {
+  switch (reason) {
+    case quota::Reason::kDailyLimit:
+      return metrics_.refused_daily;
+    case quota::Reason::kBurst:
+      return metrics_.refused_burst;
+    case quota::Reason::kOrgBudget:
+      return metrics_.refused_budget;
+    case quota::Reason::kAgentLimit:
+      return metrics_.refused_agents;
+    case quota::Reason::kNone:
+    case quota::Reason::kBackpressure:
+      break;
+  }
+  return metrics_.refused_busy;
 }
 
 void IngestHandler::answer_busy(IngestRequest& request) {
@@ -362,6 +423,8 @@ IngestHandler::IngestRequest* IngestHandler::take_request() {
 void IngestHandler::finish(IngestRequest& request) {
   std::unique_ptr<IngestRequest> owned(&request);
   owned->exchange = nullptr;
+  owned->rejected_agents.clear();
+  owned->all_killed = false;
   if (free_requests_.size() >= kRequestsKept || owned->frame.payload.capacity() > kFrameBytesKept ||
       owned->keys.capacity() > kEventsKept) {
     return;

@@ -23,6 +23,7 @@
 #include "engine/metrics.h"
 #include "engine/shard.h"
 #include "http/auth/directory.h"
+#include "http/ingest/agent_index.h"
 #include "http/ingest/batch_parser.h"
 #include "http/ingest/inflate.h"
 #include "http/transport/handler.h"
@@ -34,7 +35,7 @@ namespace kavach::http {
 struct IngestMetrics {
   Counter accepted_batches, accepted_events, received_events;
   Counter refused_credential, refused_subscription, refused_encoding, refused_size, refused_body,
-      refused_busy, refused_journal;
+      refused_daily, refused_burst, refused_budget, refused_agents, refused_busy, refused_journal;
   DurationHistogram duration;  // of accepted batches: from the complete request to the answer
   void add_to(MetricsRegistry& registry, ShardId shard) const;
 };
@@ -45,6 +46,7 @@ class IngestHandler final : public Handler {
   struct Options {
     ParseLimits parse;
     std::uint64_t body_bytes_max = 10 << 20;  // after decompression
+    bool rate_limit_headers = false;
   };
 
   // REQUIRES: all outlive the handler. `hasher` is the same on all shards.
@@ -68,6 +70,7 @@ class IngestHandler final : public Handler {
   struct Scratch;
   struct IngestRequest;
 
+  quota::Now now() noexcept { return {.wall = shard_.wall_now(), .mono = shard_.mono_now()}; }
   const ApiKey* authenticate(const Request& request, Response& refusal);
   bool accepts_encoding(const Request& request, bool& gzip, Response& refusal);
   bool parse(Exchange& exchange, bool gzip, Scratch& scratch, Refusal& refusal);
@@ -76,6 +79,9 @@ class IngestHandler final : public Handler {
   void on_receipt(IngestRequest& request);
   void settle(const IngestRequest& request, bool durable);
   void answer_accepted(IngestRequest& request);
+  void answer_refused(IngestRequest& request);
+  static void render_rejected_agents(IngestRequest& request);
+  Counter& refusal_counter(quota::Reason reason);
   void answer_busy(IngestRequest& request);
   void finish(IngestRequest& request);
 
@@ -96,6 +102,10 @@ class IngestHandler final : public Handler {
   Random random_;
   std::vector<std::unique_ptr<IngestRequest>> free_requests_;
   std::vector<std::unique_ptr<Scratch>> free_scratches_;
+  AgentIndex agent_index_;
+  // An answer is rendered here and copied by the exchange.
+  std::string body_;
+  std::string headers_;
   IngestMetrics metrics_;
 };
 

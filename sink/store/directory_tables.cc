@@ -34,48 +34,70 @@ std::optional<KeyDigest> parse_digest(std::string_view hex) noexcept {
   return digest;
 }
 
-StoreResult<void> load_orgs(Connection& connection, std::vector<OrgRecord>& orgs) {
-  auto select = connection.prepare(
-      "SELECT o.id, p.id, o.name, o.tier, COALESCE(s.status, 'active'), o.deleted_at_us "
+// `only`: the one organization to read, or all.
+StoreResult<std::vector<OrgRecord>> load_orgs(Connection& connection, const Uuid* only) {
+  auto select = connection.prepare(fmt::format(
+      "SELECT o.id, p.id, o.name, o.tier, COALESCE(s.status, 'active'), o.deleted_at_us, l.events_per_day, "
+      "l.max_agents, l.burst_per_minute "
       "FROM organizations o LEFT JOIN projects p ON p.org_id = o.id AND p.is_default = 1 "
-      "LEFT JOIN subscriptions s ON s.org_id = o.id");
+      "LEFT JOIN subscriptions s ON s.org_id = o.id LEFT JOIN org_limits l ON l.org_id = o.id {}",
+      only != nullptr ? "WHERE o.id = ?1" : ""));
   if (!select) return select.error();
-  auto rows = select->rows();
-  for (;;) {
-    const auto row = rows.next();
-    if (!row) return row.error();
-    if (!*row) return {};
-    const auto id = Uuid::parse(rows.text(0));
-    const auto project_id = Uuid::parse(rows.text(1));
+  std::vector<OrgRecord> orgs;
+  const auto take = [&orgs](const Statement::Rows& row) {
+    const auto id = Uuid::parse(row.text(0));
+    const auto project_id = Uuid::parse(row.text(1));
     if (!id || !project_id) {
       log::warning("store: organization '{}' has no usable id or default project; it is left out",
-                   rows.text(0));
-      continue;
+                   row.text(0));
+      return;
     }
-    orgs.push_back({*id, *project_id, std::string(rows.text(2)), std::string(rows.text(3)),
-                    std::string(rows.text(4)), !rows.is_null(5)});
-  }
+    orgs.push_back({*id,
+                    *project_id,
+                    std::string(row.text(2)),
+                    std::string(row.text(3)),
+                    std::string(row.text(4)),
+                    !row.is_null(5),
+                    {row.optional_integer(6), row.optional_integer(7), row.optional_integer(8)}});
+  };
+  auto read = only != nullptr ? select->for_each(take, UuidText(*only)) : select->for_each(take);
+  if (!read) return read.error();
+  return orgs;
 }
 
-StoreResult<void> load_keys(Connection& connection, std::vector<KeyRecord>& keys) {
+StoreResult<std::vector<KeyRecord>> load_keys(Connection& connection) {
   auto select = connection.prepare(
       "SELECT id, org_id, project_id, key_hash, is_active FROM api_keys WHERE kind = 'ak'");
   if (!select) return select.error();
-  auto rows = select->rows();
-  for (;;) {
-    const auto row = rows.next();
-    if (!row) return row.error();
-    if (!*row) return {};
-    const auto id = Uuid::parse(rows.text(0));
-    const auto org_id = Uuid::parse(rows.text(1));
-    const auto project_id = Uuid::parse(rows.text(2));
-    const auto digest = parse_digest(rows.text(3));
+  std::vector<KeyRecord> keys;
+  auto read = select->for_each([&keys](const Statement::Rows& row) {
+    const auto id = Uuid::parse(row.text(0));
+    const auto org_id = Uuid::parse(row.text(1));
+    const auto project_id = Uuid::parse(row.text(2));
+    const auto digest = parse_digest(row.text(3));
     if (!id || !org_id || !project_id || !digest) {
-      log::warning("store: API key '{}' has an unusable id or hash; it is left out", rows.text(0));
-      continue;
+      log::warning("store: API key '{}' has an unusable id or hash; it is left out", row.text(0));
+      return;
     }
-    keys.push_back({*id, *org_id, *project_id, *digest, rows.integer(4) != 0});
-  }
+    keys.push_back({*id, *org_id, *project_id, *digest, row.integer(4) != 0});
+  });
+  if (!read) return read.error();
+  return keys;
+}
+
+StoreResult<std::vector<AgentName>> load_killed_agents(Connection& connection, const Uuid* only) {
+  auto select = connection.prepare(
+      fmt::format("SELECT org_id, name FROM agents WHERE killed_at_us IS NOT NULL {} ORDER BY org_id, name",
+                  only != nullptr ? "AND org_id = ?1" : ""));
+  if (!select) return select.error();
+  std::vector<AgentName> agents;
+  const auto take = [&agents](const Statement::Rows& row) {
+    const auto org_id = Uuid::parse(row.text(0));
+    if (org_id) agents.push_back({*org_id, std::string(row.text(1))});
+  };
+  auto read = only != nullptr ? select->for_each(take, UuidText(*only)) : select->for_each(take);
+  if (!read) return read.error();
+  return agents;
 }
 
 StoreResult<Uuid> insert_key(Connection& connection, const Uuid& org_id, const Uuid& project_id,
@@ -133,10 +155,55 @@ StoreResult<Directory> load_directory(Connection& connection) {
 
   Directory directory;
   directory.version = static_cast<std::uint64_t>(*version);
-  if (auto loaded = load_orgs(connection, directory.orgs); !loaded) return loaded.error();
-  if (auto loaded = load_keys(connection, directory.keys); !loaded) return loaded.error();
+  auto orgs = load_orgs(connection, nullptr);
+  if (!orgs) return orgs.error();
+  auto keys = load_keys(connection);
+  if (!keys) return keys.error();
+  auto budgets = load_budgets(connection, nullptr);
+  if (!budgets) return budgets.error();
+  auto killed_agents = load_killed_agents(connection, nullptr);
+  if (!killed_agents) return killed_agents.error();
+  directory.orgs = std::move(*orgs);
+  directory.keys = std::move(*keys);
+  directory.budgets = std::move(*budgets);
+  directory.killed_agents = std::move(*killed_agents);
   if (auto ended = transaction->commit(); !ended) return ended.error();
   return directory;
+}
+
+StoreResult<std::vector<BudgetRecord>> load_budgets(Connection& connection, const Uuid* only) {
+  auto select = connection.prepare(
+      fmt::format("SELECT id, org_id, budget_type, period, limit_value, unit FROM budgets "
+                  "WHERE kind = 'ak' AND agent_name = '' {} ORDER BY org_id, budget_type, period",
+                  only != nullptr ? "AND org_id = ?1" : ""));
+  if (!select) return select.error();
+  std::vector<BudgetRecord> budgets;
+  const auto take = [&budgets](const Statement::Rows& row) {
+    const auto org_id = Uuid::parse(row.text(1));
+    if (!org_id) return;
+    budgets.push_back({std::string(row.text(0)), *org_id, std::string(row.text(2)), std::string(row.text(3)),
+                       row.number(4), std::string(row.text(5))});
+  };
+  auto read = only != nullptr ? select->for_each(take, UuidText(*only)) : select->for_each(take);
+  if (!read) return read.error();
+  return budgets;
+}
+
+StoreResult<OrgDetails> load_org(Connection& connection, const Uuid& org_id) {
+  auto orgs = load_orgs(connection, &org_id);
+  if (!orgs) return orgs.error();
+  if (orgs->empty() || orgs->front().deleted) return no_org(org_id);
+  auto budgets = load_budgets(connection, &org_id);
+  if (!budgets) return budgets.error();
+  auto killed_agents = load_killed_agents(connection, &org_id);
+  if (!killed_agents) return killed_agents.error();
+  OrgDetails details{std::move(orgs->front()), std::move(*budgets), {}};
+  for (AgentName& agent : *killed_agents) details.killed_agents.push_back(std::move(agent.name));
+  return details;
+}
+
+StoreFailure no_org(const Uuid& org_id) {
+  return {fmt::format("there is no organization {}", org_id.text()), false};
 }
 
 StoreResult<void> record_key_use(Connection& connection, std::span<const KeyUse> uses) {
@@ -179,7 +246,8 @@ StoreResult<OrgRecord> create_org(Connection& connection, std::string_view name,
                 std::string(name),
                 std::string(tier),
                 "active",
-                false};
+                false,
+                {}};
   const UuidText org_id(org.id);
   if (auto ran = insert_org->run(org_id, name, tier, now); !ran) return ran.error();
   if (auto ran = insert_project->run(UuidText(org.project_id), org_id, now); !ran) return ran.error();
@@ -206,7 +274,7 @@ StoreResult<KeySummary> create_key(Connection& connection, const Uuid& org_id, c
     if (!row) return row.error();
     if (*row) project_id = Uuid::parse(rows.text(0));
   }
-  if (!project_id) return refused(fmt::format("there is no organization {}", org_id.text()));
+  if (!project_id) return no_org(org_id);
 
   auto id = insert_key(connection, org_id, *project_id, key, now, random);
   if (!id) return id.error();

@@ -1,4 +1,5 @@
-// Directory tables: organizations, projects, subscriptions and API keys in SQL.
+// Directory tables: organizations, projects, subscriptions and API keys in SQL, and reading them together
+// with their limits (sink/store/admin.h changes these).
 //
 // All of it is cold path: start-up, a poll that found a new version, an administrator's command. So each call
 // prepares what it needs. What the calls promise: sink/store/store.h.
@@ -6,6 +7,7 @@
 
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "engine/clock.h"
 #include "engine/ids.h"
@@ -15,6 +17,11 @@
 namespace kavach::sink {
 
 StoreResult<Directory> load_directory(Connection& connection);
+StoreResult<OrgDetails> load_org(Connection& connection, const Uuid& org_id);
+// Budgets of whole organizations: of all, or of `*only`.
+StoreResult<std::vector<BudgetRecord>> load_budgets(Connection& connection, const Uuid* only);
+StoreFailure no_org(const Uuid& org_id);
+
 StoreResult<void> record_key_use(Connection& connection, std::span<const KeyUse> uses);
 
 StoreResult<OrgRecord> create_org(Connection& connection, std::string_view name, std::string_view tier,

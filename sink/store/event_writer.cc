@@ -71,13 +71,18 @@ constexpr UpsertColumn kAgentColumns[] = {{"org_id", Merge::kKey},
                                           {"total_cost_nano", Merge::kSum},
                                           {"total_input_tokens", Merge::kSum},
                                           {"total_output_tokens", Merge::kSum},
-                                          {"total_duration_ms", Merge::kSum}};
+                                          {"total_duration_ms", Merge::kSum},
+                                          {"last_received_us", Merge::kMax}};
 constexpr UpsertColumn kRunColumns[] = {
     {"org_id", Merge::kKey},         {"run_id", Merge::kKey},        {"agent_name", Merge::kOfEarliest},
     {"first_event_us", Merge::kMin}, {"last_event_us", Merge::kMax}, {"last_is_error", Merge::kOfLatest},
     {"total_events", Merge::kSum},   {"error_count", Merge::kSum},   {"cost_nano", Merge::kSum},
     {"input_tokens", Merge::kSum},   {"output_tokens", Merge::kSum}, {"llm_duration_ms", Merge::kSum},
     {"models", Merge::kReplace}};
+constexpr UpsertColumn kPeriodColumns[] = {
+    {"node", Merge::kKey},         {"org_id", Merge::kKey},        {"period", Merge::kKey},
+    {"number", Merge::kKey},       {"events", Merge::kSum},        {"cost_nano", Merge::kSum},
+    {"input_tokens", Merge::kSum}, {"output_tokens", Merge::kSum}, {"duration_ms", Merge::kSum}};
 
 std::string_view name_of(IngestSystem system) noexcept {
   switch (system) {
@@ -108,6 +113,7 @@ class EventWriter::Impl {
         {&add_day_, upsert_sql({"usage_daily_platform"}, kDayColumns)},
         {&add_agent_, upsert_sql({"agents", "first_seen_us", "last_event_us"}, kAgentColumns)},
         {&add_run_, upsert_sql({"runs", "first_event_us", "last_event_us"}, kRunColumns)},
+        {&add_period_, upsert_sql({"node_usage"}, kPeriodColumns)},
     };
     for (const auto& [statement, sql] : statements) {
       auto prepared = connection.prepare(sql);
@@ -117,7 +123,7 @@ class EventWriter::Impl {
     return {};
   }
 
-  StoreResult<ApplyOutcome> write(std::span<const Batch> batches) {
+  StoreResult<ApplyOutcome> write(std::span<const Batch> batches, const Uuid& node) {
     roll_up_.clear();
     ApplyOutcome outcome;
     for (const Batch& batch : batches) {
@@ -126,6 +132,7 @@ class EventWriter::Impl {
     if (auto added = add_usage(); !added) return added.error();
     if (auto added = add_agents(); !added) return added.error();
     if (auto added = add_runs(); !added) return added.error();
+    if (auto added = add_periods(UuidText(node)); !added) return added.error();
     return outcome;
   }
 
@@ -197,7 +204,7 @@ class EventWriter::Impl {
     for (const auto& [key, sum] : roll_up_.agents.sorted()) {
       auto added = add_agent_.run(UuidText(key.org_id), key.text, sum.provider, sum.model, sum.first_event_us,
                                   sum.last_event_us, sum.events, sum.errors, sum.cost, sum.input_tokens,
-                                  sum.output_tokens, sum.duration_ms);
+                                  sum.output_tokens, sum.duration_ms, sum.last_received_us);
       if (!added) return added.error();
     }
     return {};
@@ -211,6 +218,15 @@ class EventWriter::Impl {
       auto added = add_run_.run(org, key.text, sum.agent_name, sum.first_event_us, sum.last_event_us,
                                 sum.last_is_error, sum.events, sum.errors, sum.cost, sum.input_tokens,
                                 sum.output_tokens, sum.duration_ms, std::string_view(*models));
+      if (!added) return added.error();
+    }
+    return {};
+  }
+
+  StoreResult<void> add_periods(const UuidText& node) {
+    for (const auto& [key, sum] : roll_up_.periods.sorted()) {
+      auto added = add_period_.run(node, UuidText(key.org_id), key.period, key.number, sum.events, sum.cost,
+                                   sum.input_tokens, sum.output_tokens, sum.duration_ms);
       if (!added) return added.error();
     }
     return {};
@@ -232,7 +248,7 @@ class EventWriter::Impl {
 
   const std::int64_t dedup_window_us_;
   Statement insert_dedup_key_, insert_event_, select_run_models_;
-  Statement add_minute_, add_hour_, add_dimension_, add_day_, add_agent_, add_run_;
+  Statement add_minute_, add_hour_, add_dimension_, add_day_, add_agent_, add_run_, add_period_;
   RollUp roll_up_;  // kept for its memory
 };
 
@@ -247,8 +263,8 @@ StoreResult<EventWriter> EventWriter::create(Connection& connection, std::int64_
   return EventWriter(std::move(impl));
 }
 
-StoreResult<ApplyOutcome> EventWriter::write(std::span<const Batch> batches) {
-  return impl_->write(batches);
+StoreResult<ApplyOutcome> EventWriter::write(std::span<const Batch> batches, const Uuid& node) {
+  return impl_->write(batches, node);
 }
 
 }  // namespace kavach::sink

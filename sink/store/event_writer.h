@@ -22,8 +22,9 @@ class EventWriter {
   ~EventWriter();
 
   // An event is a duplicate when its project has sent its deduplication key within the window before it, or
-  // when its id is stored already (a frame that is read again). Duplicates change no sum.
-  StoreResult<ApplyOutcome> write(std::span<const Batch> batches);
+  // when its id is stored already (a frame that is read again). Duplicates change no sum. `node`
+  // is whose use they are.
+  StoreResult<ApplyOutcome> write(std::span<const Batch> batches, const Uuid& node);
 
  private:
   class Impl;

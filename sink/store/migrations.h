@@ -2,7 +2,8 @@
 //
 // The steps are the files of sink/store/migrations/. 0001_contract.sql is the contract's schema exactly as it
 // stands there, in the SQL that SQLite and Postgres share; a name with `.sqlite.` holds what only SQLite
-// understands. A step that was released is never edited: a change is a new number.
+// understands. A step may have both: the shared file goes first. A step that was released is never edited: a
+// change is a new number.
 #pragma once
 
 #include <span>

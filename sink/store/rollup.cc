@@ -3,6 +3,8 @@
 #include <cstring>
 #include <functional>
 
+#include "engine/calendar.h"
+
 namespace kavach::sink {
 namespace {
 
@@ -56,8 +58,9 @@ void Usage::add(const Uuid& org, const Event& event) noexcept {
   last_event_us = std::max(last_event_us, event.timestamp);
 }
 
-void AgentUsage::add(const Uuid& org, const Event& event) noexcept {
-  Usage::add(org, event);
+void AgentUsage::add(const Batch& batch, const Event& event) noexcept {
+  Usage::add(batch.org_id, event);
+  last_received_us = std::max(last_received_us, batch.received_at);
   if (event.timestamp == last_event_us) {  // of two at the same moment, the one that was sent later
     provider = event.provider;
     model = event.model;
@@ -87,8 +90,11 @@ void RollUp::add(const Batch& batch, const Event& event) {
   dimensions.at({batch.org_id, hour_s, event.agent_name, event.provider}).add(batch.org_id, event);
   days.at({bucket_start(event.timestamp, kDayS), batch.project_id, event.provider, event.model})
       .add(batch.org_id, event);
-  agents.at({batch.org_id, event.agent_name}).add(batch.org_id, event);
+  agents.at({batch.org_id, event.agent_name}).add(batch, event);
   if (!event.run_id.empty()) runs.at({batch.org_id, event.run_id}).add(batch.org_id, event);
+  periods.at({batch.org_id, PeriodKey::kDaily, day_of(batch.received_at)}).add(batch.org_id, event);
+  periods.at({batch.org_id, PeriodKey::kMonthly, month_of(batch.received_at)}).add(batch.org_id, event);
+  periods.at({batch.org_id, PeriodKey::kTotal, 0}).add(batch.org_id, event);
 }
 
 void RollUp::clear() noexcept {
@@ -98,6 +104,7 @@ void RollUp::clear() noexcept {
   days.clear();
   agents.clear();
   runs.clear();
+  periods.clear();
 }
 
 }  // namespace kavach::sink

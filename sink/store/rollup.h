@@ -1,5 +1,5 @@
 // Roll-up: events folded in memory by the keys of the aggregate tables, so that a transaction writes each row
-// of usage_*, agents and runs once however many events touch it.
+// of usage_*, agents, runs and node_usage once however many events touch it.
 //
 // Knows no SQL. Columns and their meaning: contract/entities.md sections 3 to 5. All sums saturate. Keys and
 // values hold views into the batches that were added: these must live until clear(). Memory is kept between
@@ -64,6 +64,19 @@ struct OrgTextKey {
   std::size_t hash() const noexcept { return hash_of(org_id, text); }
 };
 
+// node_usage, but for the node, which is the same for all.
+struct PeriodKey {
+  static constexpr std::string_view kDaily = "daily";
+  static constexpr std::string_view kMonthly = "monthly";
+  static constexpr std::string_view kTotal = "total";
+
+  Uuid org_id;
+  std::string_view period;  // one of the above
+  std::int64_t number;      // days or months since 1970; 0 for total
+  friend auto operator<=>(const PeriodKey&, const PeriodKey&) = default;
+  std::size_t hash() const noexcept { return hash_of(org_id, period, number); }
+};
+
 // What every aggregate is made of; each table takes the fields that it has columns for.
 struct Usage {
   Uuid org_id;
@@ -80,8 +93,9 @@ struct Usage {
 
 struct AgentUsage : Usage {
   std::string_view provider, model;  // of the latest event
+  std::int64_t last_received_us = std::numeric_limits<std::int64_t>::min();
 
-  void add(const Uuid& org, const Event& event) noexcept;
+  void add(const Batch& batch, const Event& event) noexcept;
 };
 
 struct RunUsage : Usage {
@@ -153,6 +167,7 @@ struct RollUp {
   Fold<DayKey, Usage> days;
   Fold<OrgTextKey, AgentUsage> agents;
   Fold<OrgTextKey, RunUsage> runs;
+  Fold<PeriodKey, Usage> periods;  // by the time of acceptance
 
   void add(const Batch& batch, const Event& event);
   void clear() noexcept;

@@ -68,10 +68,22 @@ void Statement::bind(int position, std::string_view text) noexcept {
   KAVACH_CHECK(code == SQLITE_OK, "a text could not be bound");
 }
 
-void Statement::bind(int position, NullableText text) noexcept {
-  if (!text.text.empty()) return bind(position, text.text);
+void Statement::bind_null(int position) noexcept {
   const int code = sqlite3_bind_null(handle_.get(), position);
   KAVACH_CHECK(code == SQLITE_OK, "a NULL could not be bound");
+}
+
+void Statement::bind(int position, NullableText text) noexcept {
+  text.text.empty() ? bind_null(position) : bind(position, text.text);
+}
+
+void Statement::bind(int position, const std::optional<std::int64_t>& value) noexcept {
+  value ? bind_integer(position, *value) : bind_null(position);
+}
+
+void Statement::bind(int position, double value) noexcept {
+  const int code = sqlite3_bind_double(handle_.get(), position, value);
+  KAVACH_CHECK(code == SQLITE_OK, "a number could not be bound");
 }
 
 void Statement::bind_integer(int position, std::int64_t value) noexcept {
@@ -114,6 +126,10 @@ std::string_view Statement::Rows::text(int column) const noexcept {
   const auto* bytes = reinterpret_cast<const char*>(sqlite3_column_text(statement, column));
   if (bytes == nullptr) return {};
   return {bytes, static_cast<std::size_t>(sqlite3_column_bytes(statement, column))};
+}
+
+double Statement::Rows::number(int column) const noexcept {
+  return sqlite3_column_double(statement_.handle_.get(), column);
 }
 
 bool Statement::Rows::is_null(int column) const noexcept {

@@ -10,8 +10,10 @@
 #include <concepts>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "engine/ids.h"
 #include "sink/store/store.h"
@@ -54,6 +56,10 @@ class Statement {
     std::int64_t integer(int column) const noexcept;
     std::string_view text(int column) const noexcept;
     bool is_null(int column) const noexcept;
+    double number(int column) const noexcept;
+    std::optional<std::int64_t> optional_integer(int column) const noexcept {
+      return is_null(column) ? std::nullopt : std::optional(integer(column));
+    }
 
    private:
     Statement& statement_;
@@ -71,6 +77,18 @@ class Statement {
   Rows rows(const Values&... values) {
     bind_all(values...);
     return Rows(*this);
+  }
+
+  // Calls each(rows) for every row, up to a failure.
+  template <typename Each, typename... Values>
+  StoreResult<void> for_each(Each each, const Values&... values) {
+    auto found = rows(values...);
+    for (;;) {
+      const auto row = found.next();
+      if (!row) return row.error();
+      if (!*row) return {};
+      each(std::as_const(found));
+    }
   }
 
   // The first column of the only row. REQUIRES: the statement yields a row.
@@ -97,7 +115,10 @@ class Statement {
   void bind(int position, std::string_view text) noexcept;
   void bind(int position, const UuidText& id) noexcept { bind(position, id.view()); }
   void bind(int position, NullableText text) noexcept;
+  void bind(int position, double value) noexcept;
+  void bind(int position, const std::optional<std::int64_t>& value) noexcept;
   void bind_integer(int position, std::int64_t value) noexcept;
+  void bind_null(int position) noexcept;
   template <std::integral Integer>
   void bind(int position, Integer value) noexcept {
     bind_integer(position, static_cast<std::int64_t>(value));

@@ -1,10 +1,13 @@
-// The Store over one SQLite connection: transactions and positions here, the events' SQL in event_writer.cc,
-// the directory's in directory_tables.cc.
+// The Store over one SQLite connection: transactions, positions and scans here, the events' SQL in
+// event_writer.cc, the directory's in directory_tables.cc, an administrator's changes in admin.cc.
 #include <utility>
 
+#include "engine/calendar.h"
+#include "sink/store/admin.h"
 #include "sink/store/directory_tables.h"
 #include "sink/store/event_writer.h"
 #include "sink/store/migrations.h"
+#include "sink/store/rollup.h"
 #include "sink/store/sqlite.h"
 #include "sink/store/store.h"
 
@@ -13,6 +16,9 @@ namespace {
 
 // The name under which this store remembers how far it followed a journal.
 constexpr std::string_view kFollower = "store";
+// Days and months of which node_usage is kept, beside the running ones.
+constexpr std::int64_t kUsageDays = 2;
+constexpr std::int64_t kUsageMonths = 2;
 
 class SqliteStore final : public Store {
  public:
@@ -42,7 +48,7 @@ class SqliteStore final : public Store {
                                   std::uint64_t seq) override {
     auto transaction = Transaction::begin_write(connection_);
     if (!transaction) return transaction.error();
-    auto outcome = event_writer_->write(batches);
+    auto outcome = event_writer_->write(batches, journal_id);
     if (!outcome) return outcome;
     auto moved = upsert_position_.run(UuidText(journal_id), kFollower, seq, clock_.wall());
     if (!moved) return moved.error();
@@ -50,10 +56,18 @@ class SqliteStore final : public Store {
     return outcome;
   }
 
-  StoreResult<std::uint64_t> prune_dedup(std::int64_t before_us, std::uint64_t rows_max) override {
-    auto deleted = prune_dedup_.run(before_us, rows_max);
-    if (!deleted) return deleted.error();
-    return static_cast<std::uint64_t>(*deleted);
+  StoreResult<std::uint64_t> prune(std::int64_t dedup_before_us, std::uint64_t rows_max) override {
+    const WallMicros now = clock_.wall();
+    const StoreResult<std::int64_t> pruned[] = {
+        prune_dedup_.run(dedup_before_us, rows_max),
+        prune_usage_.run(PeriodKey::kDaily, day_of(now) - kUsageDays, rows_max),
+        prune_usage_.run(PeriodKey::kMonthly, month_of(now) - kUsageMonths, rows_max)};
+    std::uint64_t sum = 0;
+    for (const auto& rows : pruned) {
+      if (!rows) return rows.error();
+      sum += static_cast<std::uint64_t>(*rows);
+    }
+    return sum;
   }
 
   StoreResult<std::uint64_t> directory_version() override {
@@ -79,13 +93,40 @@ class SqliteStore final : public Store {
     auto select = connection_.prepare(
         "SELECT project_id, dedup_key, seen_at_us FROM dedup_keys WHERE +seen_at_us >= ?1");
     if (!select) return select.error();
-    auto rows = select->rows(since_us);
-    for (;;) {
-      const auto row = rows.next();
-      if (!row) return row.error();
-      if (!*row) return {};
-      if (const auto project_id = Uuid::parse(rows.text(0))) each(*project_id, rows.text(1), rows.integer(2));
-    }
+    return select->for_each(
+        [&each](const Statement::Rows& row) {
+          if (const auto project_id = Uuid::parse(row.text(0)))
+            each(*project_id, row.text(1), row.integer(2));
+        },
+        since_us);
+  }
+
+  StoreResult<void> scan_usage(const Uuid& node, std::int64_t day, std::int64_t month,
+                               const UsageVisitor& each) override {
+    auto select = connection_.prepare(
+        "SELECT org_id, period, number, events, cost_nano, input_tokens, output_tokens, duration_ms "
+        "FROM node_usage WHERE node = ?1 AND (period = ?2 AND number = ?3 OR period = ?4 AND number = ?5 "
+        "OR period = ?6)");
+    if (!select) return select.error();
+    return select->for_each(
+        [&each](const Statement::Rows& row) {
+          const auto org_id = Uuid::parse(row.text(0));
+          if (!org_id) return;
+          each({*org_id, row.text(1), row.integer(2), row.integer(3), row.integer(4), row.integer(5),
+                row.integer(6), row.integer(7)});
+        },
+        UuidText(node), PeriodKey::kDaily, day, PeriodKey::kMonthly, month, PeriodKey::kTotal);
+  }
+
+  StoreResult<void> scan_agents(WallMicros since_us, const AgentVisitor& each) override {
+    auto select =
+        connection_.prepare("SELECT org_id, name, last_received_us FROM agents WHERE last_received_us >= ?1");
+    if (!select) return select.error();
+    return select->for_each(
+        [&each](const Statement::Rows& row) {
+          if (const auto org_id = Uuid::parse(row.text(0))) each(*org_id, row.text(1), row.integer(2));
+        },
+        since_us);
   }
 
   StoreResult<OrgRecord> create_org(std::string_view name, std::string_view tier,
@@ -99,6 +140,37 @@ class SqliteStore final : public Store {
 
   StoreResult<KeySummary> revoke_key(std::string_view id_or_prefix) override {
     return sink::revoke_key(connection_, id_or_prefix, clock_.wall());
+  }
+
+  StoreResult<OrgDetails> show_org(const Uuid& org_id) override {
+    return sink::show_org(connection_, org_id);
+  }
+
+  StoreResult<OrgDetails> change_org(const Uuid& org_id, const OrgChange& change) override {
+    return sink::change_org(connection_, org_id, change, clock_.wall());
+  }
+
+  StoreResult<BudgetRecord> upsert_budget(const Uuid& org_id, std::string_view type, std::string_view period,
+                                          double limit) override {
+    return sink::upsert_budget(connection_, org_id, type, period, limit, clock_.wall(), random_);
+  }
+
+  StoreResult<BudgetRecord> delete_budget(const Uuid& org_id, std::string_view type,
+                                          std::string_view period) override {
+    return sink::delete_budget(connection_, org_id, type, period);
+  }
+
+  StoreResult<std::vector<BudgetRecord>> list_budgets(const Uuid& org_id) override {
+    return sink::list_budgets(connection_, org_id);
+  }
+
+  StoreResult<AgentState> kill_agent(const Uuid& org_id, std::string_view name,
+                                     std::string_view reason) override {
+    return sink::kill_agent(connection_, org_id, name, reason, clock_.wall());
+  }
+
+  StoreResult<AgentState> reactivate_agent(const Uuid& org_id, std::string_view name) override {
+    return sink::reactivate_agent(connection_, org_id, name);
   }
 
   StoreResult<void> ping() override {
@@ -121,6 +193,9 @@ class SqliteStore final : public Store {
          "DELETE FROM dedup_keys WHERE (project_id, dedup_key) IN (SELECT project_id, dedup_key FROM "
          "dedup_keys "
          "WHERE seen_at_us < ?1 ORDER BY seen_at_us LIMIT ?2)"},
+        {&prune_usage_,
+         "DELETE FROM node_usage WHERE (node, org_id, period, number) IN "
+         "(SELECT node, org_id, period, number FROM node_usage WHERE period = ?1 AND number < ?2 LIMIT ?3)"},
         {&select_version_, "SELECT version FROM directory_version WHERE id = 1"},
     };
     for (const auto& [statement, sql] : statements) {
@@ -137,7 +212,7 @@ class SqliteStore final : public Store {
   Connection connection_;  // first: the statements go before it
   const Clock& clock_;
   Random random_;
-  Statement select_position_, upsert_position_, prune_dedup_, select_version_;
+  Statement select_position_, upsert_position_, prune_dedup_, prune_usage_, select_version_;
   std::unique_ptr<EventWriter> event_writer_;
 };
 

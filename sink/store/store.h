@@ -1,4 +1,4 @@
-// Store: what Kavach keeps in SQL: organizations, keys, events, agents, runs, roll-ups.
+// Store: what Kavach keeps in SQL: organizations, keys, limits, events, agents, runs, roll-ups.
 //
 // The interface that SQLite (open_sqlite) and later Postgres implement. Schema: contract/entities.md section
 // 3, by numbered migrations (sink/store/migrations.h).
@@ -11,6 +11,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -43,6 +44,16 @@ using StoreResult = Result<T, StoreFailure>;
 [[noreturn]] void throw_exception_from_error(const StoreFailure& failure,
                                              const boost::source_location& where);
 
+// An organization's own limit: absent where its tier's holds, kNoLimit where none does.
+using OwnLimit = std::optional<std::int64_t>;
+inline constexpr std::int64_t kNoLimit = -1;
+
+struct OrgLimits {
+  OwnLimit events_per_day = {};
+  OwnLimit agents_max = {};
+  OwnLimit burst_per_minute = {};
+};
+
 struct OrgRecord {
   Uuid id;
   Uuid project_id;  // its default project
@@ -50,6 +61,7 @@ struct OrgRecord {
   std::string tier;                 // free, pro, max
   std::string subscription_status;  // trialing, active, past_due, paused, cancelled
   bool deleted = false;
+  OrgLimits limits = {};
 };
 
 struct KeyRecord {
@@ -60,11 +72,67 @@ struct KeyRecord {
   bool active = false;
 };
 
-// Everything that a shard needs to authenticate.
+// A budget of a whole organization, in the contract's words and units.
+struct BudgetRecord {
+  std::string id;
+  Uuid org_id;
+  std::string type;    // cost, tokens_total, tokens_input, tokens_output, calls, duration
+  std::string period;  // daily, monthly, total
+  double limit = 0;
+  std::string unit;  // usd, tokens, calls, ms
+};
+
+struct AgentName {
+  Uuid org_id;
+  std::string name;
+};
+
+// Everything that a shard needs to authenticate, and to know what an organization may do.
 struct Directory {
   std::uint64_t version = 0;
   std::vector<OrgRecord> orgs;
   std::vector<KeyRecord> keys;  // revoked ones too: their use is counted
+  std::vector<BudgetRecord> budgets;
+  std::vector<AgentName> killed_agents;
+};
+
+// One organization as an administrator sees it.
+struct OrgDetails {
+  OrgRecord org;
+  std::vector<BudgetRecord> budgets;       // by type and period
+  std::vector<std::string> killed_agents;  // by name
+};
+
+// What an administrator changes of an organization; what is absent stays.
+struct OrgChange {
+  std::optional<std::string> tier = {};
+  std::optional<std::string> subscription_status = {};
+  std::optional<OwnLimit> events_per_day = {};
+  std::optional<OwnLimit> agents_max = {};
+  std::optional<OwnLimit> burst_per_minute = {};
+
+  bool is_empty() const noexcept {
+    return !tier && !subscription_status && !events_per_day && !agents_max && !burst_per_minute;
+  }
+};
+
+struct AgentState {
+  Uuid org_id;
+  std::string name;
+  std::optional<WallMicros> killed_at;
+  std::string kill_reason;
+};
+
+// What one node admitted of an organization's events in one period, by the time of acceptance.
+struct NodeUsage {
+  Uuid org_id;
+  std::string_view period;  // daily, monthly, total
+  std::int64_t number = 0;  // days or months since 1970; 0 for total
+  std::int64_t events = 0;
+  std::int64_t cost = 0;  // nano-dollars
+  std::int64_t input_tokens = 0;
+  std::int64_t output_tokens = 0;
+  std::int64_t duration_ms = 0;
 };
 
 struct NewKey {
@@ -101,19 +169,22 @@ class Store {
   // --- shipper ---------------------------------------------------------------------------------------
   // The last frame of journal `journal_id` that was stored; 0 when none was.
   virtual StoreResult<std::uint64_t> position(const Uuid& journal_id) = 0;
-  // Stores events, agents, runs, roll-ups and the position `seq` in one transaction. Harmless to repeat.
-  // The position becomes `seq`, also when it was higher (a journal that was put back from a copy).
+  // Stores events, agents, runs, roll-ups, the node's use and the position `seq` in one transaction. Harmless
+  // to repeat. The position becomes `seq`, also when it was higher (a journal that was put back from a copy).
   virtual StoreResult<ApplyOutcome> apply(std::span<const Batch> batches, const Uuid& journal_id,
                                           std::uint64_t seq) = 0;
-  // Forgets deduplication keys older than `before_us`, at most `rows_max`; returns how many went.
-  virtual StoreResult<std::uint64_t> prune_dedup(std::int64_t before_us, std::uint64_t rows_max) = 0;
+  // Forgets what nobody asks for any more: deduplication keys older than `dedup_before_us`, and the use of
+  // days and months that ended more than two days and two months ago. At most `rows_max` rows of each of the
+  // three; returns how many went.
+  virtual StoreResult<std::uint64_t> prune(std::int64_t dedup_before_us, std::uint64_t rows_max) = 0;
 
   // --- directory -------------------------------------------------------------------------------------
-  // A number that grows whenever an organization, key or subscription changes in what load_directory() shows,
-  // in whatever process. Cheap.
+  // A number that grows whenever something changes in what load_directory() shows, in whatever process.
+  // Storing events does not change it. Cheap.
   virtual StoreResult<std::uint64_t> directory_version() = 0;
-  // Organizations with their subscriptions, and the AgentKavach keys, as they were at one moment. A row whose
-  // ids are no UUIDs is left out with a warning: it must not lock out everybody else.
+  // Organizations with their subscriptions and limits, and the AgentKavach keys, budgets and killed agents,
+  // as they were at one moment. A row whose ids are no UUIDs is left out with a warning: it must not lock out
+  // everybody else.
   virtual StoreResult<Directory> load_directory() = 0;
   // Last use (never moves back) and failures; unknown keys are ignored. Does not change directory_version().
   virtual StoreResult<void> record_key_use(std::span<const KeyUse> uses) = 0;
@@ -123,8 +194,18 @@ class Store {
   using DedupVisitor =
       std::function<void(const Uuid& project_id, std::string_view key, std::int64_t seen_at_us)>;
   virtual StoreResult<void> scan_dedup(std::int64_t since_us, const DedupVisitor& each) = 0;
+  // Likewise what `node` (a journal's id) admitted in the day and the month of these numbers, and in total.
+  using UsageVisitor = std::function<void(const NodeUsage& usage)>;
+  virtual StoreResult<void> scan_usage(const Uuid& node, std::int64_t day, std::int64_t month,
+                                       const UsageVisitor& each) = 0;
+  // Likewise every agent of which an event was accepted since `since_us`.
+  using AgentVisitor =
+      std::function<void(const Uuid& org_id, std::string_view name, WallMicros last_received)>;
+  virtual StoreResult<void> scan_agents(WallMicros since_us, const AgentVisitor& each) = 0;
 
   // --- administration --------------------------------------------------------------------------------
+  // All fail when there is no such organization (or it is deleted), and then change nothing.
+
   // An organization with its default project, an active subscription and its first key. REQUIRES: a known
   // tier.
   virtual StoreResult<OrgRecord> create_org(std::string_view name, std::string_view tier,
@@ -133,6 +214,27 @@ class Store {
   // By id (with or without `key_`), or by its whole prefix when only one active key has it. Failure says
   // which of not found, ambiguous, already revoked.
   virtual StoreResult<KeySummary> revoke_key(std::string_view id_or_prefix) = 0;
+
+  virtual StoreResult<OrgDetails> show_org(const Uuid& org_id) = 0;
+  // All of `change` at once, so that nobody is ever judged by half of it. REQUIRES: a known tier and status,
+  // limits of at least 0 or kNoLimit.
+  virtual StoreResult<OrgDetails> change_org(const Uuid& org_id, const OrgChange& change) = 0;
+
+  // An organization has one budget per type and period; setting it again changes its limit. Failure names
+  // what is no type or period of an organization's budget, or no limit (a finite number above 0).
+  virtual StoreResult<BudgetRecord> upsert_budget(const Uuid& org_id, std::string_view type,
+                                                  std::string_view period, double limit) = 0;
+  virtual StoreResult<BudgetRecord> delete_budget(const Uuid& org_id, std::string_view type,
+                                                  std::string_view period) = 0;
+  virtual StoreResult<std::vector<BudgetRecord>> list_budgets(const Uuid& org_id) = 0;
+
+  // Marks the agent as killed, known or not: it may be stopped before its first event. An agent that is
+  // killed already keeps its time, and its reason unless there is a new one.
+  virtual StoreResult<AgentState> kill_agent(const Uuid& org_id, std::string_view name,
+                                             std::string_view reason) = 0;
+  // Takes the mark off, if there is one. Fails when the organization has no such agent.
+  virtual StoreResult<AgentState> reactivate_agent(const Uuid& org_id, std::string_view name) = 0;
+
   // Reads one row: the file is there and can be read.
   virtual StoreResult<void> ping() = 0;
 };

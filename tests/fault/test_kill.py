@@ -30,7 +30,7 @@ def seed() -> str:
 
 def start_with_orgs(node: Kavachd) -> list:
     node.start()
-    orgs = [{"org_id": node.org_id, "api_key": node.key}, node.create_org("second"), node.create_org("third", "free")]
+    orgs = [{"org_id": node.org_id, "api_key": node.key}, node.create_org("second"), node.create_org("third")]
     assert node.stop() == 0
     node.start()  # knows the keys from its first request on
     return orgs

@@ -16,12 +16,28 @@ namespace {
 
 constexpr WallMicros kNow = 1'780'000'000LL * kMicrosPerSecond;
 
+const Uuid kOrg = *Uuid::parse("01900000-0000-7000-8000-00000000000a");
+
+// The same moment on both clocks.
+Now at(WallMicros wall) {
+  return {.wall = wall, .mono = wall};
+}
+
+// An organization without limits.
+std::shared_ptr<const PolicyTable> no_limits() {
+  return std::make_shared<PolicyTable>(std::vector<Policy>{{.org = kOrg, .tier = "max"}});
+}
+
 // A batch of one project, by the names of its keys ("" has none).
 struct TestBatch : AdmissionRequest {
   explicit TestBatch(const std::vector<std::string>& names) {
     static const DedupHasher hasher(1);
-    now = kNow;
+    now = at(kNow);
+    org = kOrg;
     for (const std::string& name : names) keys.push_back(hasher(Uuid{}, name));
+    numbers.resize(names.size());
+    events = numbers;
+    agents = {1};
     decided = [](AdmissionRequest& request) noexcept { ++static_cast<TestBatch&>(request).verdicts; };
   }
   std::string admitted_text() const {
@@ -29,11 +45,15 @@ struct TestBatch : AdmissionRequest {
     for (const std::uint8_t one : admitted) text.push_back(one != 0 ? '1' : '0');
     return text;
   }
+  std::vector<Event> numbers;
   int verdicts = 0;
 };
 
 struct AdmissionFixture {
-  Admission admission{{.window_hours = 168, .keys_max = 1000}};
+  AdmissionFixture() { ledger.install(no_limits()); }
+  LocalFleet fleet;
+  Ledger ledger{{}, fleet};
+  Admission admission{{.window_hours = 168, .keys_max = 1000}, ledger};
 };
 
 TEST_CASE_FIXTURE(AdmissionFixture, "events without a key are never duplicates") {
@@ -42,7 +62,7 @@ TEST_CASE_FIXTURE(AdmissionFixture, "events without a key are never duplicates")
     admission.decide(batch);
     CHECK(batch.verdict == Verdict::kAdmitted);
     CHECK(batch.admitted_text() == "11");
-    admission.settle(batch.claim, true, kNow);
+    admission.settle(batch.claim, true, at(kNow));
   }
 }
 
@@ -56,10 +76,10 @@ TEST_CASE_FIXTURE(AdmissionFixture, "within a batch the first occurrence of a ke
 TEST_CASE_FIXTURE(AdmissionFixture, "a batch that was stored is a duplicate from then on") {
   TestBatch first({"a", "b"});
   admission.decide(first);
-  admission.settle(first.claim, true, kNow);
+  admission.settle(first.claim, true, at(kNow));
   TestBatch again({"a", "b"});
   admission.decide(again);
-  CHECK(again.verdict == Verdict::kDuplicate);
+  CHECK(again.verdict == Verdict::kNothingToWrite);
   TestBatch mixed({"b", "c"});
   admission.decide(mixed);
   CHECK(mixed.verdict == Verdict::kAdmitted);
@@ -69,7 +89,7 @@ TEST_CASE_FIXTURE(AdmissionFixture, "a batch that was stored is a duplicate from
 TEST_CASE_FIXTURE(AdmissionFixture, "a batch that failed may be sent again") {
   TestBatch first({"a"});
   admission.decide(first);
-  admission.settle(first.claim, false, kNow);
+  admission.settle(first.claim, false, at(kNow));
   TestBatch again({"a"});
   admission.decide(again);
   CHECK(again.verdict == Verdict::kAdmitted);
@@ -81,7 +101,7 @@ TEST_CASE_FIXTURE(AdmissionFixture, "a concurrent duplicate hears nothing before
   admission.decide(first);
   admission.decide(second);
   CHECK(second.verdicts == 0);
-  admission.settle(first.claim, true, kNow);
+  admission.settle(first.claim, true, at(kNow));
   CHECK(second.verdicts == 1);
   CHECK(second.admitted_text() == "10");
 }
@@ -94,10 +114,10 @@ TEST_CASE_FIXTURE(AdmissionFixture, "a waiting batch holds nothing, so another m
   admission.decide(waiting);
   admission.decide(third);
   CHECK(third.verdict == Verdict::kAdmitted);
-  admission.settle(first.claim, true, kNow);
+  admission.settle(first.claim, true, at(kNow));
   CHECK(waiting.verdicts == 0);  // now it waits for the third
-  admission.settle(third.claim, true, kNow);
-  CHECK(waiting.verdict == Verdict::kDuplicate);
+  admission.settle(third.claim, true, at(kNow));
+  CHECK(waiting.verdict == Verdict::kNothingToWrite);
 }
 
 TEST_CASE_FIXTURE(AdmissionFixture, "when the first one fails, exactly one of 31 that waited takes over") {
@@ -108,11 +128,11 @@ TEST_CASE_FIXTURE(AdmissionFixture, "when the first one fails, exactly one of 31
     others.push_back(std::make_unique<TestBatch>(std::vector<std::string>{"a"}));
     admission.decide(*others.back());
   }
-  admission.settle(first.claim, false, kNow);
+  admission.settle(first.claim, false, at(kNow));
   CHECK(others[0]->verdict == Verdict::kAdmitted);
   for (std::size_t i = 1; i < others.size(); ++i) CHECK(others[i]->verdicts == 0);
-  admission.settle(others[0]->claim, true, kNow);
-  for (std::size_t i = 1; i < others.size(); ++i) CHECK(others[i]->verdict == Verdict::kDuplicate);
+  admission.settle(others[0]->claim, true, at(kNow));
+  for (std::size_t i = 1; i < others.size(); ++i) CHECK(others[i]->verdict == Verdict::kNothingToWrite);
 }
 
 TEST_CASE_FIXTURE(AdmissionFixture,
@@ -120,11 +140,11 @@ TEST_CASE_FIXTURE(AdmissionFixture,
   constexpr WallMicros kFullHour = (kNow / kMicrosPerHour + 1) * kMicrosPerHour;
   TestBatch first({"a"});
   TestBatch second({"a"});
-  first.now = second.now = kFullHour - 1;
+  first.now = second.now = at(kFullHour - 1);
   admission.decide(first);
   admission.decide(second);
-  admission.settle(first.claim, true, kFullHour + 1);
-  CHECK(second.verdict == Verdict::kDuplicate);
+  admission.settle(first.claim, true, at(kFullHour + 1));
+  CHECK(second.verdict == Verdict::kNothingToWrite);
 }
 
 TEST_CASE_FIXTURE(AdmissionFixture,
@@ -137,8 +157,9 @@ TEST_CASE_FIXTURE(AdmissionFixture,
   }
   TestBatch one_more({""});
   admission.decide(one_more);
-  CHECK(one_more.verdict == Verdict::kBusy);
-  admission.settle(batches.front()->claim, true, kNow);
+  CHECK(one_more.verdict == Verdict::kRefused);
+  CHECK(one_more.refusal.reason == Reason::kBackpressure);
+  admission.settle(batches.front()->claim, true, at(kNow));
   TestBatch later({""});
   admission.decide(later);
   CHECK(later.verdict == Verdict::kAdmitted);
@@ -148,7 +169,7 @@ TEST_CASE_FIXTURE(AdmissionFixture,
 // when it was remembered.
 class History {
  public:
-  explicit History(std::uint64_t seed) : random_(seed) {}
+  explicit History(std::uint64_t seed) : random_(seed) { ledger_.install(no_limits()); }
 
   void step() {
     // Hours pass only while nothing is under way: a batch waits for milliseconds.
@@ -194,7 +215,7 @@ class History {
       name = below(10) == 0 ? "" : std::string(1, static_cast<char>('a' + below(12)));
     Sent& batch = *batches_.emplace_back(std::make_unique<Sent>(*this, names));
     // Its shard looked at the clock a moment ago.
-    batch.now = now_ - below(1000);
+    batch.now = at(now_ - below(1000));
     admission_.decide(batch);
     if (batch.verdicts == 0) CHECK(waits_for_another(batch));
   }
@@ -209,7 +230,7 @@ class History {
     for (auto& [name, key] : keys_) {
       if (key.holder == &batch) key = {nullptr, now_};
     }
-    admission_.settle(batch.claim, durable, now_);
+    admission_.settle(batch.claim, durable, at(now_));
   }
 
   bool waits_for_another(const Sent& batch) const {
@@ -225,21 +246,24 @@ class History {
     std::set<std::string> own;
     for (const std::string& name : batch.names) {
       const auto key = keys_.find(name);
-      const bool remembered = key != keys_.end() &&
-                              batch.now / kMicrosPerHour - key->second.seen / kMicrosPerHour <= kWindowHours;
+      const bool remembered =
+          key != keys_.end() &&
+          batch.now.wall / kMicrosPerHour - key->second.seen / kMicrosPerHour <= kWindowHours;
       const bool is_new = name.empty() || (!remembered && own.insert(name).second);
       expected.push_back(is_new ? '1' : '0');
     }
     CHECK(batch.admitted_text() == expected);
     CHECK(batch.admitted_events == std::count(expected.begin(), expected.end(), '1'));
-    CHECK(batch.verdict == (batch.admitted_events > 0 ? Verdict::kAdmitted : Verdict::kDuplicate));
+    CHECK(batch.verdict == (batch.admitted_events > 0 ? Verdict::kAdmitted : Verdict::kNothingToWrite));
     for (const std::string& name : own) keys_[name] = {&batch, 0};
     if (batch.verdict == Verdict::kAdmitted) under_way_.push_back(&batch);
   }
 
   Random random_;
   WallMicros now_ = kNow;
-  Admission admission_{{.window_hours = kWindowHours, .keys_max = 1000}};
+  LocalFleet fleet_;
+  Ledger ledger_{{}, fleet_};
+  Admission admission_{{.window_hours = kWindowHours, .keys_max = 1000}, ledger_};
   std::map<std::string, Key> keys_;
   std::vector<std::unique_ptr<Sent>> batches_;
   std::vector<const Sent*> under_way_;

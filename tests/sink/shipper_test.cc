@@ -58,8 +58,8 @@ class ControlledStore final : public Store {
   StoreResult<std::uint64_t> position(const Uuid& journal_id) override {
     return store_->position(journal_id);
   }
-  StoreResult<std::uint64_t> prune_dedup(std::int64_t before_us, std::uint64_t rows_max) override {
-    return store_->prune_dedup(before_us, rows_max);
+  StoreResult<std::uint64_t> prune(std::int64_t dedup_before_us, std::uint64_t rows_max) override {
+    return store_->prune(dedup_before_us, rows_max);
   }
   StoreResult<std::uint64_t> directory_version() override { return store_->directory_version(); }
   StoreResult<Directory> load_directory() override { return store_->load_directory(); }
@@ -68,6 +68,35 @@ class ControlledStore final : public Store {
   }
   StoreResult<void> scan_dedup(std::int64_t since_us, const DedupVisitor& each) override {
     return store_->scan_dedup(since_us, each);
+  }
+  StoreResult<void> scan_usage(const Uuid& node, std::int64_t day, std::int64_t month,
+                               const UsageVisitor& each) override {
+    return store_->scan_usage(node, day, month, each);
+  }
+  StoreResult<void> scan_agents(WallMicros since_us, const AgentVisitor& each) override {
+    return store_->scan_agents(since_us, each);
+  }
+  StoreResult<OrgDetails> show_org(const Uuid& org_id) override { return store_->show_org(org_id); }
+  StoreResult<OrgDetails> change_org(const Uuid& org_id, const OrgChange& change) override {
+    return store_->change_org(org_id, change);
+  }
+  StoreResult<BudgetRecord> upsert_budget(const Uuid& org_id, std::string_view type, std::string_view period,
+                                          double limit) override {
+    return store_->upsert_budget(org_id, type, period, limit);
+  }
+  StoreResult<BudgetRecord> delete_budget(const Uuid& org_id, std::string_view type,
+                                          std::string_view period) override {
+    return store_->delete_budget(org_id, type, period);
+  }
+  StoreResult<std::vector<BudgetRecord>> list_budgets(const Uuid& org_id) override {
+    return store_->list_budgets(org_id);
+  }
+  StoreResult<AgentState> kill_agent(const Uuid& org_id, std::string_view name,
+                                     std::string_view reason) override {
+    return store_->kill_agent(org_id, name, reason);
+  }
+  StoreResult<AgentState> reactivate_agent(const Uuid& org_id, std::string_view name) override {
+    return store_->reactivate_agent(org_id, name);
   }
   StoreResult<OrgRecord> create_org(std::string_view name, std::string_view tier,
                                     const NewKey& first_key) override {

@@ -368,10 +368,10 @@ TEST_CASE_FIXTURE(StoreFixture,
     return keys;
   };
   CHECK(remembered(clock.now + 8) == std::vector<std::string>{"key-8", "key-9"});
-  CHECK(Sql::must(store->prune_dedup(clock.now + 5, 3)) == 3);
+  CHECK(Sql::must(store->prune(clock.now + 5, 3)) == 3);
   CHECK(remembered(0).front() == "key-3");
-  CHECK(Sql::must(store->prune_dedup(clock.now + 5, 3)) == 2);
-  CHECK(Sql::must(store->prune_dedup(clock.now + 5, 3)) == 0);
+  CHECK(Sql::must(store->prune(clock.now + 5, 3)) == 2);
+  CHECK(Sql::must(store->prune(clock.now + 5, 3)) == 0);
   CHECK(remembered(0).size() == 5);
 }
 

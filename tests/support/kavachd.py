@@ -123,6 +123,7 @@ class Kavachd:
             "journal.directory": str(self.journal),
             "store.path": str(self.store),
             "store.batch_delay_ms": 10,
+            "quota.tiers_file": str(ROOT / "tests/support/tiers.toml"),
         } | self.settings
         tables: dict[str, list[str]] = {}
         for key, value in settings.items():

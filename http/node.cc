@@ -1,0 +1,411 @@
+#include "http/node.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <map>
+#include <utility>
+
+#include "engine/bounds.h"
+#include "engine/clock.h"
+#include "http/ingest/ingest_handler.h"
+#include "http/ops/ops_handlers.h"
+#include "http/router.h"
+#include "quota/admission.h"
+#include "quota/ledger.h"
+#include "quota/limits.h"
+#include "quota/tiers.h"
+#include "sink/journal/frame.h"
+
+namespace kavach::http {
+namespace {
+
+// --- the options of the parts ------------------------------------------------------------------------------
+
+// Descriptors for what is no connection: journal, store, listeners, a reload's files.
+constexpr rlim_t kDescriptorsReserved = 128;
+
+// As many connections as there are descriptors: without one for its files the node could not store.
+std::uint64_t connections_max(const Config& config) {
+  const auto wanted = static_cast<std::uint64_t>(config.http.connections_max);
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return wanted;
+  const rlim_t possible =
+      limit.rlim_cur > 2 * kDescriptorsReserved ? limit.rlim_cur - kDescriptorsReserved : limit.rlim_cur / 2;
+  return std::min<std::uint64_t>(wanted, possible);
+}
+
+TransportLimits transport_limits(const Config& config) {
+  TransportLimits limits;
+  limits.header_bytes_max = static_cast<std::uint32_t>(config.http.header_bytes_max);
+  limits.body_bytes_max = static_cast<std::uint64_t>(config.http.body_bytes_max);
+  limits.header_timeout_us = config.http.header_timeout_ms * kMicrosPerMilli;
+  limits.body_timeout_us = config.http.body_timeout_ms * kMicrosPerMilli;
+  limits.write_timeout_us = config.http.write_timeout_ms * kMicrosPerMilli;
+  limits.idle_timeout_us = config.http.idle_timeout_ms * kMicrosPerMilli;
+  limits.connections_max = connections_max(config);
+  return limits;
+}
+
+IngestHandler::Options ingest_options(const Config& config) {
+  return {.parse = {.batch_events_max = static_cast<std::uint32_t>(config.ingest.batch_events_max)},
+          .body_bytes_max = static_cast<std::uint64_t>(config.http.body_bytes_max)};
+}
+
+sink::JournalOptions journal_options(const Config& config, std::uint32_t shards) {
+  return {.directory = config.journal.directory,
+          .shards = shards,
+          .segment_bytes = static_cast<std::uint64_t>(config.journal.segment_bytes),
+          .backlog_bytes_max = static_cast<std::uint64_t>(config.journal.backlog_bytes_max),
+          .in_flight_bytes_max = static_cast<std::uint64_t>(config.journal.in_flight_bytes_max),
+          .group_bytes_max = static_cast<std::uint64_t>(config.journal.group_bytes_max),
+          .on_corruption = config.journal.on_corruption == "skip" ? sink::CorruptionPolicy::kSkip
+                                                                  : sink::CorruptionPolicy::kStop};
+}
+
+std::uint32_t shard_count(const Config& config) {
+  if (config.engine.shards > 0) return static_cast<std::uint32_t>(config.engine.shards);
+  return std::min<std::uint32_t>(std::max(1U, std::thread::hardware_concurrency()), bounds::kShardsMax);
+}
+
+}  // namespace
+
+log::Level level_of(const std::string& name) {
+  if (name == "debug") return log::Level::kDebug;
+  if (name == "warning") return log::Level::kWarning;
+  if (name == "error") return log::Level::kError;
+  if (name == "off") return log::Level::kOff;
+  return log::Level::kInfo;
+}
+
+Result<std::shared_ptr<const TlsContext>> load_tls(const Config& config) {
+  if (config.http.tls_certificate_file.empty()) return std::shared_ptr<const TlsContext>();
+  return TlsContext::load(config.http.tls_certificate_file, config.http.tls_key_file);
+}
+
+// --- Node --------------------------------------------------------------------------------------------------
+
+// One shard's own parts, in the order in which they need each other.
+struct Node::Lane {
+  KeyRing keys;
+  quota::LocalFleet fleet;
+  std::unique_ptr<quota::Ledger> ledger;
+  std::unique_ptr<quota::Admission> admission;
+  std::unique_ptr<IngestHandler> ingest;
+  HealthzHandler healthz;
+  std::unique_ptr<ReadyzHandler> readyz;
+  std::unique_ptr<StatusHandler> status;
+  std::unique_ptr<MetricsHandler> metrics;
+  Router router;
+  std::unique_ptr<Server> server;
+};
+
+Node::Node(Config config, std::function<Result<Config>()> read_config)
+    : read_config_(std::move(read_config)), config_(std::move(config)) {}
+
+Node::~Node() {
+  if (discarder_.joinable()) {
+    discarding_ = false;
+    journal_->interrupt();
+    discarder_.join();
+  }
+}
+
+Status Node::build() {
+  if (const std::uint64_t possible = connections_max(config_);
+      possible < static_cast<std::uint64_t>(config_.http.connections_max)) {
+    log::warning("http.connections_max is {}, the limit of open files allows {} (ulimit -n)",
+                 config_.http.connections_max, possible);
+  }
+  const std::uint32_t shards = shard_count(config_);
+  auto tiers = quota::TierTable::load(config_.quota.tiers_file);
+  if (!tiers) return tiers.error();
+
+  auto store = sink::open_sqlite(config_.store.path);
+  if (!store) return failure("cannot open the store " + config_.store.path + ": " + store.error().message);
+
+  auto journal = sink::Journal::open(journal_options(config_, shards));
+  if (!journal) return journal.error();
+  journal_ = std::move(*journal);
+  const sink::RecoveryReport& found = journal_->recovery();
+  log::info("journal: {} segments, {} frames, last {}; {} torn bytes cut, {} damaged frames skipped",
+            found.segments, found.frames, found.last_seq, found.torn_bytes_cut, found.damaged_frames_skipped);
+
+  const std::int64_t window_us = config_.quota.dedup_window_hours * kMicrosPerHour;
+  if (config_.store.kind == "sqlite") {
+    auto own = sink::open_sqlite(config_.store.path, system_clock(), window_us);
+    if (!own) return failure("cannot open the store: " + own.error().message);
+    auto shipper =
+        sink::Shipper::create(*journal_, std::move(*own),
+                              {.batch_events_max = static_cast<std::uint64_t>(config_.store.batch_events_max),
+                               .batch_delay_us = config_.store.batch_delay_ms * kMicrosPerMilli,
+                               .dedup_window_us = window_us,
+                               .journal_directory = config_.journal.directory,
+                               .on_corruption = journal_options(config_, shards).on_corruption});
+    if (!shipper) return shipper.error();
+    shipper_ = std::move(*shipper);
+  }
+
+  runtime_ = std::make_unique<Runtime>(
+      Runtime::Options{.shards = shards,
+                       .outside_senders = 1,  // the journal's thread
+                       .pin = config_.engine.pin,
+                       .spin_us = config_.engine.spin_us,
+                       .turn_handlers_max = static_cast<std::uint32_t>(config_.engine.turn_handlers_max),
+                       .turn_warn_us = config_.engine.turn_warn_ms * kMicrosPerMilli});
+  workers_ = std::make_unique<WorkerPool>(
+      WorkerPool::Options{.threads = static_cast<std::uint32_t>(config_.engine.workers)});
+
+  std::vector<KeyRing*> rings;
+  std::vector<IngestHandler*> peers;
+  for (std::uint32_t id = 0; id < shards; ++id) {
+    Lane& lane = *lanes_.emplace_back(std::make_unique<Lane>());
+    Shard& shard = runtime_->shard(id);
+    lane.ledger = std::make_unique<quota::Ledger>(quota::LimitModes{}, lane.fleet);
+    lane.admission = std::make_unique<quota::Admission>(
+        quota::DedupTable::Options{
+            .window_hours = config_.quota.dedup_window_hours,
+            .keys_max = static_cast<std::uint64_t>(config_.quota.dedup_keys_max) / shards + 1},
+        *lane.ledger);
+    lane.ingest = std::make_unique<IngestHandler>(shard, lane.keys, *lane.admission, *journal_, hasher_,
+                                                  ingest_options(config_));
+    lane.readyz = std::make_unique<ReadyzHandler>(health_);
+    lane.status = std::make_unique<StatusHandler>(health_);
+    lane.metrics = std::make_unique<MetricsHandler>(shard, *workers_, registry_);
+    lane.router.add(Method::kPost, "/v1/ingest", *lane.ingest);
+    lane.router.add(Method::kGet, "/healthz", lane.healthz);
+    lane.router.add(Method::kGet, "/readyz", *lane.readyz);
+    lane.router.add(Method::kGet, "/v1/status", *lane.status);
+    lane.router.add(Method::kGet, "/metrics", *lane.metrics);
+    shard.at_tick([&lane, &shard, this] {
+      lane.admission->on_tick(shard.wall_now());
+      auto uses = lane.keys.take_uses();
+      if (!uses.empty()) directory_->report_uses(std::move(uses));
+    });
+    rings.push_back(&lane.keys);
+    peers.push_back(lane.ingest.get());
+  }
+  for (auto& lane : lanes_) lane->ingest->set_peers(peers);
+
+  if (Status restored = restore_dedup(**store); !restored) return restored;
+  auto directory = Directory::create(
+      *runtime_, rings, std::move(*store), std::move(*tiers),
+      [this](ShardId shard, std::shared_ptr<const quota::PolicyTable> policies) {
+        lanes_[shard]->ledger->install(std::move(policies));
+      },
+      config_.auth.poll_ms * kMicrosPerMilli);
+  if (!directory) return directory.error();
+  directory_ = std::move(*directory);
+
+  health_.database_ok = [this] {
+    return directory_->healthy() && (shipper_ == nullptr || shipper_->healthy());
+  };
+  health_.journal_ok = [this] { return journal_->healthy(); };
+  if (Status listening = open_listeners(); !listening) return listening;
+  build_metrics();
+  return {};
+}
+
+// The window is back before the first request: what is in the store, and what the journal holds beyond it.
+Status Node::restore_dedup(sink::Store& store) {
+  const WallMicros now = system_clock().wall();
+  const auto directory = store.load_directory();
+  if (!directory) return failure("cannot read the keys: " + directory.error().message);
+  std::map<Uuid, Uuid> org_of_project;
+  for (const sink::KeyRecord& key : directory->keys) org_of_project.emplace(key.project_id, key.org_id);
+  const auto restore = [&](const Uuid& org, const Uuid& project, std::string_view key, WallMicros seen) {
+    const std::uint32_t home = home_shard(org, runtime_->size());
+    lanes_[home]->admission->dedup().restore(hasher_(project, key), seen, now);
+  };
+  std::uint64_t from_store = 0;
+  const auto scanned =
+      store.scan_dedup(now - config_.quota.dedup_window_hours * kMicrosPerHour,
+                       [&](const Uuid& project, std::string_view key, std::int64_t seen_at_us) {
+                         const auto org = org_of_project.find(project);
+                         if (org == org_of_project.end()) return;  // nobody can send to it
+                         restore(org->second, project, key, seen_at_us);
+                         ++from_store;
+                       });
+  if (!scanned) return failure("cannot read the deduplication keys: " + scanned.error().message);
+
+  auto reader = sink::JournalReader::open(config_.journal.directory, journal_->released_seq(),
+                                          journal_options(config_, 1).on_corruption);
+  if (!reader) return reader.error();
+  std::uint64_t from_journal = 0;
+  Batch batch;
+  std::string arena;
+  for (;;) {
+    auto entry = (*reader)->next(journal_->durable_seq());
+    if (!entry) return entry.error();
+    if (!entry->has_value()) break;
+    if (!sink::decode_batch((*entry)->payload, batch, arena)) {
+      return failure(
+          fmt::format("journal frame {} cannot be decoded: written by a newer version?", (*entry)->seq));
+    }
+    for (const Event& event : batch.events) {
+      restore(batch.org_id, batch.project_id, event.idempotency_key, batch.received_at);
+      ++from_journal;
+    }
+  }
+  log::info("dedup: {} keys from the store, {} events from the journal's tail", from_store, from_journal);
+  return {};
+}
+
+Status Node::open_listeners() {
+  auto tls = load_tls(config_);
+  if (!tls) return tls.error();
+  port_ = static_cast<std::uint16_t>(config_.http.port);
+  if (Status free = Server::check_port_is_free(config_.http.address, port_); !free) return free;
+  for (std::uint32_t id = 0; id < lanes_.size(); ++id) {
+    ServerOptions options;
+    options.address = config_.http.address;
+    options.port = port_;
+    options.listen_backlog = static_cast<int>(config_.http.listen_backlog);
+    options.limits = transport_limits(config_);
+    options.tls = *tls;
+    Lane& lane = *lanes_[id];
+    lane.server =
+        std::make_unique<Server>(runtime_->shard(id), lane.router, std::move(options), open_connections_);
+    if (Status listening = lane.server->listen(); !listening) return listening;
+    port_ = lane.server->port();  // with http.port = 0 the first one chooses
+  }
+  return {};
+}
+
+void Node::build_metrics() {
+  runtime_->add_metrics(registry_);
+  journal_->metrics().add_to(registry_);
+  if (shipper_ != nullptr) shipper_->metrics().add_to(registry_);
+  for (std::uint32_t id = 0; id < lanes_.size(); ++id) {
+    lanes_[id]->server->metrics().add_to(registry_, id);
+    lanes_[id]->ingest->metrics().add_to(registry_, id);
+    lanes_[id]->admission->metrics().add_to(registry_, id);
+  }
+  registry_.add_gauge("kavach_journal_backlog_bytes", "Durable in the journal, not yet in the store.",
+                      [this] { return static_cast<double>(journal_->backlog_bytes()); });
+  registry_.add_gauge(
+      "kavach_journal_backlog_frames", "Batches durable in the journal, not yet in the store.", [this] {
+        return static_cast<double>(journal_->durable_seq() -
+                                   std::min(journal_->durable_seq(), journal_->released_seq()));
+      });
+  registry_.add_gauge("kavach_ready", "1 while the node takes requests.",
+                      [this] { return health_.ready && !health_.draining ? 1.0 : 0.0; });
+}
+
+void Node::for_each_lane(const std::function<void(Lane&)>& task) {
+  for (std::uint32_t id = 0; id < lanes_.size(); ++id) {
+    runtime_->shard(id).post([&lane = *lanes_[id], task] { task(lane); });
+  }
+}
+
+void Node::reload() {
+  const auto refuse = [](const Failure& why) {
+    log::error("reload: refused, the old settings stay: {}", why.message);
+  };
+  const auto wanted = read_config_();
+  if (!wanted) return refuse(wanted.error());
+  const auto merged = merge_live(config_, *wanted);
+  if (!merged) return refuse(merged.error());
+  const auto tls = load_tls(*merged);
+  if (!tls) return refuse(tls.error());
+  auto tiers = quota::TierTable::load(merged->quota.tiers_file);
+  if (!tiers) return refuse(tiers.error());
+  for (const SettingChange& change : diff_config(config_, *wanted)) {
+    log::info("reload: {}: {} -> {}{}", change.key, change.from, change.to,
+              change.reload == Reload::kLive ? "" : " (takes effect with the next start)");
+  }
+  config_ = *merged;
+  log::set_level(level_of(config_.log.level));
+  directory_->set_tiers(std::move(*tiers));
+  lanes_reloading_ += lanes_.size();
+  for_each_lane(
+      [this, limits = transport_limits(config_), ingest = ingest_options(config_), tls = *tls](Lane& lane) {
+        lane.server->set_limits(limits);
+        lane.server->set_tls(tls);
+        lane.ingest->set_options(ingest);
+        if (--lanes_reloading_ == 0) log::info("reload: done");
+      });
+}
+
+void Node::drain() {
+  health_.draining = true;
+  log::info("stopping: readiness is off");
+  std::this_thread::sleep_for(std::chrono::milliseconds(config_.http.drain_delay_ms));
+  lanes_accepting_ = lanes_.size();
+  for_each_lane([this](Lane& lane) {
+    lane.server->drain();
+    --lanes_accepting_;
+  });
+  const MonoMicros until = system_clock().mono() + config_.http.drain_timeout_ms * kMicrosPerMilli;
+  while ((lanes_accepting_ > 0 || open_connections_ > 0) && system_clock().mono() < until) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  if (const std::int64_t left = open_connections_.load(); left > 0) {
+    log::warning("stopping: {} connections had not finished after http.drain_timeout_ms", left);
+    for_each_lane([](Lane& lane) { lane.server->close_all(); });
+  }
+}
+
+// From here on SIGTERM and SIGINT end the process, whatever it waits for. Nothing acknowledged depends on an
+// orderly stop.
+void end_at_once_on_signal() {
+  sigset_t ending;
+  sigemptyset(&ending);
+  for (const int signal : {SIGTERM, SIGINT}) {
+    ::signal(signal, [](int) { std::_Exit(kExitFailed); });
+    sigaddset(&ending, signal);
+  }
+  ::pthread_sigmask(SIG_UNBLOCK, &ending, nullptr);
+}
+
+int Node::run(const sigset_t& signals) {
+  journal_->start([this](std::uint32_t shard, std::span<sink::Frame* const> frames) {
+    Outbox& outbox = runtime_->outside_outbox(0);
+    outbox.send(shard, IngestHandler::receipt_message(frames));
+    // A shard never waits for the journal, so it makes room.
+    while (!outbox.flush()) std::this_thread::sleep_for(std::chrono::microseconds(50));
+  });
+  if (shipper_ != nullptr) {
+    shipper_->start();
+  } else {
+    // store.kind = "none": nothing follows the journal, so what is durable is let go at once.
+    discarder_ = std::thread([this] {
+      while (discarding_) {
+        journal_->wait_beyond(journal_->released_seq(), kMicrosPerSecond);
+        journal_->release(journal_->durable_seq());
+        // Not with every group: the wake-up would cost as much as the group.
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      }
+    });
+  }
+  directory_->start();
+  runtime_->start();
+  for_each_lane([](Lane& lane) { lane.server->start(); });
+  health_.ready = true;
+  log::info("kavachd {} listens on {}:{} ({} shards{})", KAVACH_VERSION, config_.http.address, port_,
+            lanes_.size(), config_.http.tls_certificate_file.empty() ? "" : ", TLS");
+
+  for (;;) {
+    int signal = 0;
+    if (::sigwait(&signals, &signal) != 0) continue;
+    if (signal == SIGHUP) {
+      reload();
+      continue;
+    }
+    break;
+  }
+  end_at_once_on_signal();
+  drain();
+  journal_->stop();
+  runtime_->stop();
+  workers_->stop();
+  for (auto& lane : lanes_) directory_->report_uses(lane->keys.take_uses());  // since the last tick
+  directory_->stop();
+  if (shipper_ != nullptr) shipper_->stop(config_.http.drain_timeout_ms * kMicrosPerMilli);
+  log::info("stopped");
+  return 0;
+}
+
+}  // namespace kavach::http

@@ -1,0 +1,280 @@
+#include "quota/ledger.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/check.h"
+#include "engine/money.h"
+
+namespace kavach::quota {
+namespace {
+
+constexpr BudgetPeriod kPeriods[kBudgetPeriods] = {BudgetPeriod::kDaily, BudgetPeriod::kMonthly,
+                                                   BudgetPeriod::kTotal};
+
+std::int64_t seconds_until(WallMicros when, WallMicros now) noexcept {
+  if (when == kUnlimited) return 24 * 3'600;
+  return std::max<std::int64_t>(1, (when - now + kMicrosPerSecond - 1) / kMicrosPerSecond);
+}
+
+}  // namespace
+
+void take_over(OrgLedger& org, const RenewReply& reply, Now asked) {
+  org.ceiling = reply.ceiling;
+  org.day_ends = asked.mono + reply.day_left_us;
+  org.charged = reply.charged;
+  org.held_elsewhere = reply.held_elsewhere;
+  org.hungry = reply.hungry;
+  org.learning = reply.learning;
+  org.renewed = asked.mono;
+  org.burst_second = reply.burst_second;
+  org.burst_units = reply.burst_granted;
+  org.burst_left = reply.burst_left;
+  org.burst_wait_us = reply.burst_wait_us;
+}
+
+void turn_day(OrgLedger& org, std::int64_t day) {
+  if (day == org.day) return;
+  const std::int64_t spent = day == org.past_day ? org.past_spent : 0;
+  org.past_day = std::exchange(org.day, day);
+  org.past_spent = std::exchange(org.spent, spent);
+  org.reserved = 0;
+  org.ceiling = org.spent;
+  org.day_ends = 0;
+}
+
+void give_back_burst(OrgLedger& org, RenewRequest& request) {
+  request.burst_unused = std::exchange(org.burst_unused, 0) + std::exchange(org.burst_units, 0);
+  request.burst_unused_second = org.burst_second;
+}
+
+// --- LocalFleet --------------------------------------------------------------------------------------------
+
+Fleet::Answer LocalFleet::renew(OrgLedger& org, const Ask& ask, Now now) {
+  // The system's clock may be set back; the authority's never goes back.
+  latest_ = std::max(latest_, now.wall);
+  FleetState& state = states_.try_emplace(org.id, FleetState::Options{}).first->second;
+  RenewRequest request;
+  request.node = 1;
+  request.boot = 1;
+  request.seq = ++seq_;
+  request.need = ask.events_need;
+  request.want = kUnlimited;
+  request.limit = org.policy->events_per_day;
+  request.burst_want = ask.burst_need;
+  request.burst_limit = org.policy->burst_per_minute;
+  give_back_burst(org, request);
+  turn_day(org, period_number(BudgetPeriod::kDaily, latest_));
+  request.day = org.day;
+  request.spent = org.spent;
+  request.keep = org.ceiling - org.spent;
+  take_over(org, state.renew(request, latest_, {}), now);
+  org.burst_expires = now.mono;  // what this batch leaves goes back before the next
+  return Answer::kDone;
+}
+
+std::size_t LocalFleet::bytes() const noexcept {
+  std::size_t sum = 0;
+  for (const auto& [id, state] : states_) sum += sizeof(id) + state.bytes();
+  return sum;
+}
+
+// --- Ledger ------------------------------------------------------------------------------------------------
+
+Ledger::Ledger(const LimitModes& modes, Fleet& fleet)
+    : modes_(modes), fleet_(fleet), policies_(std::make_shared<const PolicyTable>(std::vector<Policy>{})) {}
+
+void Ledger::install(std::shared_ptr<const PolicyTable> policies) {
+  for (const auto& [id, org] : orgs_) {
+    const Policy* policy = policies->find(id);
+    const bool same_quota =
+        policy != nullptr && org->policy != nullptr && policy->events_per_day == org->policy->events_per_day;
+    // What is not reserved goes back, and is leased anew under the new limit.
+    if (!same_quota) org->ceiling = org->spent + org->reserved;
+    org->policy = policy;
+  }
+  policies_ = std::move(policies);
+}
+
+OrgLedger& Ledger::org(const Uuid& id) {
+  auto& slot = orgs_[id];
+  if (slot == nullptr) {
+    slot = std::make_unique<OrgLedger>();
+    slot->id = id;
+    slot->policy = policies_->find(id);
+    metrics_.orgs.set(static_cast<std::int64_t>(orgs_.size()));
+  }
+  return *slot;
+}
+
+void Ledger::turn_periods(OrgLedger& org, WallMicros now) noexcept {
+  for (std::size_t i = 0; i < kBudgetPeriods; ++i) {
+    const std::int64_t number = period_number(kPeriods[i], now);
+    if (org.periods[i] == number) continue;
+    org.periods[i] = number;
+    org.own[i] = org.others[i] = Usage{};
+  }
+}
+
+Ledger::Outcome Ledger::reserve(OrgLedger& org, std::int64_t events, Now now, Take& take, Refusal& refusal) {
+  refusal = {};
+  if (org.policy == nullptr) {
+    // Its key is known already and its policy is on the way.
+    refusal.reason = Reason::kBackpressure;
+    return Outcome::kRefused;
+  }
+  const Policy& policy = *org.policy;
+  const bool day_is_over = org.day < 0 || now.mono >= org.day_ends;
+  const bool burst_is_short = org.burst_units < events || now.mono >= org.burst_expires;
+  // One unit at least, so that a batch of which nothing is left finds out whether the day's quota is.
+  const std::int64_t wanted = std::max<std::int64_t>(events, 1);
+  const Fleet::Ask ask{.events_need = std::max<std::int64_t>(0, wanted - (day_is_over ? 0 : org.available())),
+                       .burst_need = burst_is_short ? events : 0};
+  bool confirmed = true;
+  if (day_is_over || ask.events_need > 0 || ask.burst_need > 0) {
+    const Fleet::Answer answer = fleet_.renew(org, ask, now);
+    if (answer == Fleet::Answer::kPending) return Outcome::kPending;
+    confirmed = answer == Fleet::Answer::kDone;
+  }
+  if (now.mono >= org.day_ends) {
+    // The new day's quota is with an authority that cannot be reached.
+    metrics_.unsettled_refused.add();
+    refusal.reason = Reason::kBackpressure;
+    return Outcome::kRefused;
+  }
+
+  // In the contract's order: daily quota, burst, budgets.
+  std::int64_t fits = std::clamp<std::int64_t>(org.available(), 0, events);
+  const bool daily_is_short = fits < events || (events == 0 && org.available() <= 0);
+  if (daily_is_short && modes_.daily == LimitMode::kShadow) {
+    metrics_.daily_shadowed.add();
+    fits = events;
+  } else if (daily_is_short) {
+    // A permanent refusal must be true for good: nothing may come back from a batch under way or another
+    // node.
+    if (!confirmed || org.reserved > 0 || org.held_elsewhere > 0 || org.learning) {
+      metrics_.unsettled_refused.add();
+      refusal.reason = Reason::kBackpressure;
+      return Outcome::kRefused;
+    }
+    if (fits == 0) {
+      metrics_.daily_refused.add();
+      refusal = {.reason = Reason::kDailyLimit,
+                 .limit = policy.events_per_day,
+                 .used = std::min(org.charged, policy.events_per_day),
+                 .resume_at = period_end(BudgetPeriod::kDaily, now.wall),
+                 .tier = policy.tier};
+      refusal.retry_after_s = seconds_until(refusal.resume_at, now.wall);
+      return Outcome::kRefused;
+    }
+  }
+  if (org.burst_units < fits) {
+    if (modes_.burst == LimitMode::kShadow) {
+      metrics_.burst_shadowed.add();
+    } else {
+      metrics_.burst_refused.add();
+      refusal = {.reason = Reason::kBurst,
+                 .limit = policy.burst_per_minute,
+                 .resume_at = now.wall + org.burst_wait_us,
+                 .tier = policy.tier};
+      refusal.retry_after_s = seconds_until(refusal.resume_at, now.wall);
+      return Outcome::kRefused;
+    }
+  }
+  turn_periods(org, now.wall);
+  if (refuses_budget(org, now, refusal)) return Outcome::kRefused;
+
+  const std::int64_t burst = std::min(org.burst_units, fits);
+  org.burst_units -= burst;
+  org.reserved += fits;
+  take.events = fits;
+  take.day = org.day;
+  take.burst_units = burst;
+  take.burst_second = org.burst_second;
+  take.periods = org.periods;
+  return Outcome::kTaken;
+}
+
+// Only money refuses; the batch that crosses the line was recorded, since it was spent.
+bool Ledger::refuses_budget(const OrgLedger& org, Now now, Refusal& refusal) {
+  for (const Budget& budget : org.policy->budgets) {
+    if (budget.type != BudgetType::kCost) continue;
+    const auto i = static_cast<std::size_t>(budget.period);
+    const std::int64_t used = saturating_add(org.own[i].cost, org.others[i].cost);
+    if (used < budget.limit) continue;
+    if (modes_.budgets == LimitMode::kShadow) {
+      metrics_.budget_shadowed.add();
+      continue;
+    }
+    metrics_.budget_refused.add();
+    refusal = {.reason = Reason::kOrgBudget,
+               .limit = budget.limit,
+               .used = used,
+               .resume_at = period_end(budget.period, now.wall),
+               .tier = org.policy->tier,
+               .budget_type = budget.type,
+               .budget_period = budget.period};
+    refusal.retry_after_s = seconds_until(refusal.resume_at, now.wall);
+    return true;
+  }
+  return false;
+}
+
+void Ledger::settle(OrgLedger& org, const Take& take, bool durable) {
+  // What was taken on a day that has ended counts there, and nowhere now.
+  if (take.day == org.day) {
+    org.reserved -= take.events;
+    if (durable) org.spent += take.events;
+    KAVACH_DCHECK(org.reserved >= 0, "more was settled than reserved");
+  } else if (take.day == org.past_day && durable) {
+    org.past_spent += take.events;
+  }
+  if (!durable) {
+    if (take.burst_second == org.burst_second) org.burst_unused += take.burst_units;
+    return;
+  }
+  for (std::size_t i = 0; i < kBudgetPeriods; ++i) {
+    if (take.periods[i] == org.periods[i]) org.own[i] += take.usage;
+  }
+}
+
+RateState Ledger::rate_state(const OrgLedger& org, Now now) const {
+  RateState state;
+  if (org.policy == nullptr) return state;
+  if (org.policy->events_per_day != kUnlimited) {
+    state.daily_limit = org.policy->events_per_day;
+    // What this node holds is charged, and still there.
+    const std::int64_t used = std::max(org.spent + org.reserved, org.charged - org.available());
+    state.daily_left = std::clamp<std::int64_t>(state.daily_limit - used, 0, state.daily_limit);
+    state.daily_reset_s = seconds_until(period_end(BudgetPeriod::kDaily, now.wall), now.wall);
+  }
+  if (org.policy->burst_per_minute != kUnlimited) {
+    state.burst_limit = org.policy->burst_per_minute;
+    state.burst_left =
+        std::clamp<std::int64_t>(saturating_add(org.burst_left, org.burst_units), 0, state.burst_limit);
+    state.burst_reset_s = (org.burst_wait_us + kMicrosPerSecond - 1) / kMicrosPerSecond;
+  }
+  return state;
+}
+
+std::int64_t Ledger::agent_places(OrgLedger& org, Now now) {
+  if (org.policy == nullptr || org.policy->agents_max == kUnlimited) return kUnlimited;
+  return std::max<std::int64_t>(0, org.policy->agents_max - org.roster.size(now.wall));
+}
+
+void Ledger::restore_usage(const Uuid& id, BudgetPeriod period, std::int64_t number, const Usage& usage) {
+  OrgLedger& restored = org(id);
+  const auto i = static_cast<std::size_t>(period);
+  if (restored.periods[i] != number) restored.own[i] = {};
+  restored.periods[i] = number;
+  restored.own[i] += usage;
+  if (period != BudgetPeriod::kDaily) return;
+  turn_day(restored, number);
+  restored.spent = restored.ceiling = saturating_add(restored.spent, usage.events);
+}
+
+void Ledger::restore_agent(const Uuid& id, std::uint64_t fingerprint, WallMicros seen) {
+  org(id).roster.restore(fingerprint, seen);
+}
+
+}  // namespace kavach::quota

@@ -1,0 +1,105 @@
+// Config and its secrets: a password in a server's URL is used, compared and loaded back, and shown nowhere.
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+#include "engine/config.h"
+
+namespace kavach {
+namespace {
+
+Result<Config> parsed(std::string_view toml, const std::vector<std::string>& environment = {}) {
+  return parse_config(toml, "k.toml", environment);
+}
+
+std::string with_url(const std::string& url) {
+  return "[redis]\nurl = \"" + url + "\"\n";
+}
+
+TEST_CASE("a printed config masks the password, unless it is printed to be loaded back") {
+  for (const auto& [url, shown] : std::vector<std::pair<std::string, std::string>>{
+           {"redis://kavach:s3cret@host:6380/1", "redis://***@host:6380/1"},
+           {"rediss://:s3cret@host", "rediss://***@host"},
+           {"unix://:s3cret@/run/redis.sock?db=1", "unix://***@/run/redis.sock?db=1"},
+           {"redis://u:s3cret@s3cret/s3cret@host", "redis://***@host"},
+           {"redis://host:6379/1", "redis://host:6379/1"},
+           {"unix:///run/redis.sock", "unix:///run/redis.sock"}}) {
+    CAPTURE(url);
+    const auto config = parsed(with_url(url));
+    REQUIRE(config.has_value());
+    CHECK(config->redis.url == url);
+    CHECK(print_config(*config).find("url = \"" + shown + "\"\n") != std::string::npos);
+    CHECK(print_config(*config).find("s3cret") == std::string::npos);
+    const auto read_back = parsed(print_config(*config, Secrets::kShown));
+    REQUIRE(read_back.has_value());
+    CHECK(diff_config(*config, *read_back).empty());
+  }
+}
+
+TEST_CASE("a changed password is a change, and the log does not tell it") {
+  const auto from = parsed(with_url("redis://:s3cret@host"));
+  const auto to = parsed(with_url("redis://:s3cret2@host"));
+  REQUIRE(from.has_value());
+  REQUIRE(to.has_value());
+  const auto changes = diff_config(*from, *to);
+  REQUIRE(changes.size() == 1);
+  CHECK(changes[0].key == "redis.url");
+  CHECK(changes[0].from == "\"redis://***@host\"");
+  CHECK(changes[0].to == changes[0].from);
+  // A reload keeps the running one as it is.
+  const auto merged = merge_live(*from, *to);
+  REQUIRE(merged.has_value());
+  CHECK(merged->redis.url == "redis://:s3cret@host");
+}
+
+TEST_CASE("a URL without a known scheme is refused, and the message does not hold it") {
+  const auto config = parsed(with_url("kavach:s3cret@host"));
+  REQUIRE_FALSE(config.has_value());
+  CHECK(config.error().message == "k.toml:2:7: redis.url: must begin with redis://, rediss://, unix://");
+}
+
+TEST_CASE("the variable that other software uses for the URL counts where Kavach's own is not set") {
+  const std::string alias = "AGENTKAVACH_REDIS_URL=redis://alias";
+  CHECK(parsed("", {alias})->redis.url == "redis://alias");
+  CHECK(parsed(with_url("redis://file"), {alias})->redis.url == "redis://alias");
+  CHECK(parsed("", {"KAVACH_REDIS_URL=redis://own", alias})->redis.url == "redis://own");
+  CHECK(parsed("", {alias, "KAVACH_REDIS_URL=redis://own"})->redis.url == "redis://own");
+  const auto bad = parsed("", {"AGENTKAVACH_REDIS_URL=s3cret"});
+  REQUIRE_FALSE(bad.has_value());
+  CHECK(bad.error().message ==
+        "environment: AGENTKAVACH_REDIS_URL: redis.url: must begin with redis://, rediss://, unix://");
+  // Others of that name belong to other software.
+  CHECK(parsed("", {"AGENTKAVACH_JWT_SECRET=x"}).has_value());
+}
+
+TEST_CASE("leases outlive a lost renewal, and their bounds are in order") {
+  const auto problem = [](std::string_view toml) {
+    const auto config = parsed(toml);
+    return config ? std::string() : config.error().message;
+  };
+  CHECK(problem("[redis]\nrenew_ms = 5000\nlease_ms = 10000\n").empty());
+  CHECK(problem("[redis]\nrenew_ms = 5001\n").find("redis.lease_ms: 10000 must be at least 10002") !=
+        std::string::npos);
+  CHECK(problem("[redis]\nrenew_ms = 100\nreply_timeout_ms = 101\n").find("redis.renew_ms: 100") !=
+        std::string::npos);
+  CHECK(problem("[redis]\nlease_events_min = 10\nlease_events_max = 9\n").find("redis.lease_events_max: 9") !=
+        std::string::npos);
+}
+
+TEST_CASE("each limit can be set to shadow while the process runs") {
+  const Config running = default_config();
+  CHECK(running.quota.daily_mode == "enforce");
+  const auto wanted = parsed(
+      "[quota]\ndaily_mode = 'shadow'\nburst_mode = 'shadow'\nagents_mode = 'shadow'\nbudget_mode = "
+      "'shadow'\n"
+      "[ingest]\nrate_limit_headers = true\n");
+  REQUIRE(wanted.has_value());
+  const auto merged = merge_live(running, *wanted);
+  REQUIRE(merged.has_value());
+  CHECK(diff_config(*merged, *wanted).empty());
+  CHECK(diff_config(running, *merged).size() == 5);
+}
+
+}  // namespace
+}  // namespace kavach

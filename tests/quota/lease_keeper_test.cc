@@ -1,0 +1,49 @@
+// LeaseKeeper: what it says to the authority, and what it makes of the answers.
+#include "quota/lease_keeper.h"
+
+#include <doctest/doctest.h>
+
+#include <vector>
+
+namespace kavach::quota {
+namespace {
+
+constexpr std::int64_t kHour = kMicrosPerHour;
+constexpr WallMicros kNoon = 1'780'056'000LL * kMicrosPerSecond;
+
+struct Recorder final : Authority {
+  void send(OrgLedger&, const RenewRequest& request) override { renewals.push_back(request); }
+  void send(OrgLedger&, const AgentsRequest& request) override { agents.push_back(request); }
+  std::vector<RenewRequest> renewals;
+  std::vector<AgentsRequest> agents;
+};
+
+TEST_CASE("agents that are shown to the fleet again do not become younger by it") {
+  Recorder authority;
+  LeaseKeeper keeper({.node = 1, .boot = 1}, authority, [](OrgLedger&, Now) {});
+  Policy policy;
+  policy.agents_max = 3;
+  OrgLedger org;
+  org.policy = &policy;
+  org.roster.restore(7, kNoon - 23 * kHour);
+  org.roster.take(8, kNoon);
+  const Now now{.wall = kNoon, .mono = kHour};
+  keeper.on_connected(now);
+  keeper.renew(org, {.events_need = 1, .burst_need = 0}, now);
+  keeper.on_tick(now);
+  REQUIRE(authority.agents.size() == 1);
+  const AgentsRequest& shown = authority.agents[0];
+  REQUIRE(shown.fingerprints.size() == 2);
+  REQUIRE(shown.ages_s.size() == 2);
+  for (std::size_t i = 0; i < 2; ++i) CHECK(shown.ages_s[i] == (shown.fingerprints[i] == 7 ? 23 * 3'600 : 0));
+
+  AgentsReply reply;
+  reply.seq = shown.seq;
+  reply.admitted = shown.fingerprints;
+  keeper.on_agents(org, reply, now);
+  CHECK(org.roster.contains(7, kNoon + kHour - kMicrosPerSecond));
+  CHECK_FALSE(org.roster.contains(7, kNoon + kHour));
+}
+
+}  // namespace
+}  // namespace kavach::quota

@@ -76,6 +76,7 @@ class World {
   void make_durable(Node& node, std::uint64_t boot, Batch* batch);
   void check_permanent_refusal(const Node& node);
   std::int64_t out_of_reach() const;
+  void check_agents();
   void check_limit(std::int64_t day);
   void note_unheard();
   void check_totals();

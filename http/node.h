@@ -56,6 +56,9 @@ class Node {
   Status restore_dedup(sink::Store& store);
   Status open_listeners();
   void build_metrics();
+  FleetHealth fleet_health() const;
+  void join_fleet();
+  void leave_fleet();
   void reload();
   void drain();
   void for_each_lane(const std::function<void(Lane&)>& task);

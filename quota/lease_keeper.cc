@@ -1,6 +1,7 @@
 #include "quota/lease_keeper.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
 
 #include "engine/money.h"
@@ -47,8 +48,30 @@ struct Lease {
   std::uint64_t restate_seq = 0;
   MonoMicros restated = 0;
 
+  bool unstated = false;        // on this connection
+  std::int64_t cost_sent = 0;   // of the node's use in total, with the question under way
+  std::int64_t cost_heard = 0;  // by the authority
+
+  bool awaited = false;
   bool active = false;
 };
+
+void LeaseKeeperMetrics::add_to(MetricsRegistry& registry, std::uint32_t shard) const {
+  const MetricsRegistry::Labels labels{{"shard", std::to_string(shard)}};
+  registry.add("kavach_lease_renewals_total", "Questions to the fleet's authority.", renewals, labels);
+  registry.add("kavach_lease_timeouts_total", "Times that batches waited in vain for the authority.",
+               timeouts, labels);
+  registry.add("kavach_lease_restated_total", "Leases that were told anew to a new connection.", restated,
+               labels);
+  registry.add("kavach_lease_older_boots_total", "Starts whose number was behind an earlier one's.",
+               older_boots, labels);
+  registry.add("kavach_lease_held_events", "Events that are leased and not spent.", held_events, labels);
+  registry.add("kavach_budget_unmirrored_nanodollars",
+               "Use that the fleet may not have heard of: what this node may add to a budget's overshoot.",
+               unmirrored_cost, labels);
+  registry.add("kavach_lease_degraded_since_timestamp_seconds",
+               "When the authority ceased to answer; 0 while it answers.", degraded_since, labels);
+}
 
 LeaseKeeper::LeaseKeeper(const Options& options, Authority& authority,
                          std::function<void(OrgLedger&, Now)> resume)
@@ -78,7 +101,44 @@ Fleet::Answer LeaseKeeper::renew(OrgLedger& org, const Ask& ask, Now now) {
   lease.need = saturating_add(lease.need, ask.events_need);
   lease.burst_need = saturating_add(lease.burst_need, ask.burst_need);
   if (!lease.asked && !lease.resuming) send(org, lease, now);
+  await(org, lease);
   return Answer::kPending;
+}
+
+void LeaseKeeper::await(OrgLedger& org, Lease& lease) {
+  if (std::exchange(lease.awaited, true)) return;
+  awaited_.push_back(&org);
+}
+
+MonoMicros LeaseKeeper::next_deadline(Now now) const noexcept {
+  if (awaited_.empty()) return 0;
+  MonoMicros first = now.mono + options_.reply_us;
+  for (const OrgLedger* org : awaited_) {
+    const Lease& lease = *org->lease;
+    if (lease.asked) first = std::min(first, lease.sent.mono + options_.reply_us);
+    if (lease.agents_asked) first = std::min(first, lease.agents_sent + options_.reply_us);
+  }
+  return first;
+}
+
+void LeaseKeeper::on_deadline(Now now) {
+  const std::vector<OrgLedger*> awaited = std::exchange(awaited_, {});
+  for (OrgLedger* org : awaited) {
+    org->lease->awaited = false;
+    give_up_waiting(*org, *org->lease, now);
+    if (!org->waiting.empty()) await(*org, *org->lease);
+  }
+}
+
+void LeaseKeeper::give_up_waiting(OrgLedger& org, Lease& lease, Now now) {
+  const bool is_late_now = (lease.asked && is_late(lease.sent.mono, now)) ||
+                           (lease.agents_asked && is_late(lease.agents_sent, now));
+  if (!is_late_now) return;
+  note_degraded(true, now);
+  if (org.waiting.empty()) return;
+  metrics_.timeouts.add();
+  lease.need = lease.burst_need = 0;
+  resume(org, lease, now);
 }
 
 // What it would like to hold beside what batches need at once: enough for a while at the present rate.
@@ -118,6 +178,8 @@ void LeaseKeeper::send(OrgLedger& org, Lease& lease, Now now) {
   request.usage = org.own;
   request.hearsay = lease.hearsay;
   lease.hearsay_sent = !lease.hearsay.empty();
+  lease.cost_sent = org.own[static_cast<std::size_t>(BudgetPeriod::kTotal)].cost;
+  lease.unstated = false;
   lease.asked = true;
   lease.sent = now;
   lease.need_sent = request.need;
@@ -151,6 +213,7 @@ void LeaseKeeper::on_reply(OrgLedger& org, const RenewReply& reply, Now now) {
       lease.burst_need += lease.burst_sent;
       return send(org, lease, now);
   }
+  lease.cost_heard = lease.cost_sent;
   const std::int64_t before = org.ceiling;
   take_over(org, reply, lease.sent);
   org.burst_expires = lease.sent.mono + options_.burst_lease_us;
@@ -188,6 +251,7 @@ Fleet::Answer LeaseKeeper::claim_agents(OrgLedger& org, std::span<const std::uin
   if (lease.resuming && lease.agents_answered) return lease.agents_learning ? Answer::kAway : Answer::kDone;
   lease.agents_wanted.insert(lease.agents_wanted.end(), fingerprints.begin(), fingerprints.end());
   if (!lease.agents_asked) send_agents(org, lease, now);
+  await(org, lease);
   return Answer::kPending;
 }
 
@@ -222,27 +286,32 @@ void LeaseKeeper::on_agents(OrgLedger& org, const AgentsReply& reply, Now now) {
   if (!lease.asked && (lease.need > 0 || lease.burst_need > 0)) send(org, lease, now);
 }
 
+void LeaseKeeper::on_start(Now now) {
+  note_degraded(true, now);
+}
+
 void LeaseKeeper::on_connected(Now now) {
   connected_ = true;
-  for (OrgLedger* org : active_) {
-    Lease& lease = *org->lease;
-    lease.restate_agents = true;
-    metrics_.restated.add();
-    send(*org, lease, now);
-    show_agents(*org, lease, now);
-  }
+  note_degraded(false, now);
+  for (OrgLedger* org : active_) org->lease->unstated = org->lease->restate_agents = true;
+  next_look_ = 0;
+  held_so_far_ = unmirrored_so_far_ = 0;
+  on_tick(now);
 }
 
 void LeaseKeeper::on_disconnected(Now now) {
   connected_ = false;
   note_degraded(true, now);
-  const std::vector<OrgLedger*> active = active_;
-  for (OrgLedger* org : active) {
+  for (OrgLedger* org : active_) {
     Lease& lease = *org->lease;
     lease.asked = lease.agents_asked = false;
     lease.need = lease.burst_need = 0;
     lease.agents_wanted.clear();
-    resume(*org, lease, now);
+  }
+  // Nobody asks anything while there is no connection.
+  for (OrgLedger* org : std::exchange(awaited_, {})) {
+    org->lease->awaited = false;
+    resume(*org, *org->lease, now);
   }
 }
 
@@ -252,15 +321,33 @@ void LeaseKeeper::note_degraded(bool degraded, Now now) {
   metrics_.degraded_since.set(degraded ? now.wall / kMicrosPerSecond : 0);
 }
 
+// A tenth of them, so that a hundred thousand organizations in use are no pause of the shard; few are all
+// looked after each time.
 void LeaseKeeper::on_tick(Now now) {
-  std::int64_t held = 0;
-  const std::vector<OrgLedger*> active = active_;
-  for (OrgLedger* org : active) {
-    look_after(*org, *org->lease, now);
-    held = saturating_add(held, std::max<std::int64_t>(0, org->available()));
+  constexpr std::size_t kLooksMin = 1'000;
+  const std::size_t looks = std::min(active_.size(), std::max(kLooksMin, active_.size() / 10 + 1));
+  if (active_.empty()) metrics_.held_events.set(0);
+  for (std::size_t i = 0; i < looks && next_look_ < active_.size(); ++i) {
+    OrgLedger& org = *active_[next_look_];
+    Lease& lease = *org.lease;
+    look_after(org, lease, now);  // may add to active_
+    held_so_far_ = saturating_add(held_so_far_, std::max<std::int64_t>(0, org.available()));
+    const bool has_budgets = org.policy != nullptr && !org.policy->budgets.empty();
+    const std::int64_t cost = org.own[static_cast<std::size_t>(BudgetPeriod::kTotal)].cost;
+    if (has_budgets)
+      unmirrored_so_far_ =
+          saturating_add(unmirrored_so_far_, std::max<std::int64_t>(0, cost - lease.cost_heard));
+    if (lease.active) {
+      ++next_look_;
+    } else {
+      active_[next_look_] = active_.back();
+      active_.pop_back();
+    }
   }
-  std::erase_if(active_, [](OrgLedger* org) { return !org->lease->active; });
-  metrics_.held_events.set(held);
+  if (next_look_ < active_.size()) return;
+  next_look_ = 0;
+  metrics_.held_events.set(std::exchange(held_so_far_, 0));
+  metrics_.unmirrored_cost.set(std::exchange(unmirrored_so_far_, 0));
 }
 
 void LeaseKeeper::look_after(OrgLedger& org, Lease& lease, Now now) {
@@ -276,20 +363,13 @@ void LeaseKeeper::look_after(OrgLedger& org, Lease& lease, Now now) {
     lease.spent_seen = used;
     lease.rate_since = now.mono;
   }
-  if (lease.asked && is_late(lease.sent.mono, now)) {
-    note_degraded(true, now);
-    if (!org.waiting.empty()) {
-      metrics_.timeouts.add();
-      lease.need = lease.burst_need = 0;
-      resume(org, lease, now);
-    }
-  }
-  if (lease.agents_asked && is_late(lease.agents_sent, now) && !org.waiting.empty()) {
-    note_degraded(true, now);
-    metrics_.timeouts.add();
-    resume(org, lease, now);
-  }
+  give_up_waiting(org, lease, now);
   if (!connected_) return;
+  if (lease.unstated) {
+    metrics_.restated.add();
+    send(org, lease, now);
+    show_agents(org, lease, now);
+  }
   const bool day_is_over = now.mono >= org.day_ends;
   const bool idle = now.mono - lease.last_use >= options_.idle_us;
   if (lease.asked) {

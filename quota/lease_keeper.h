@@ -43,8 +43,10 @@ class Authority {
 
 struct LeaseKeeperMetrics {
   Counter renewals, timeouts, older_boots, restated;
-  Gauge held_events;     // leased and not spent
-  Gauge degraded_since;  // seconds since 1970; 0: the authority answers
+  Gauge held_events;      // leased and not spent
+  Gauge unmirrored_cost;  // nano-dollars of use that the fleet may not have heard of: a budget's overshoot
+  Gauge degraded_since;   // seconds since 1970; 0: the authority answers
+  void add_to(MetricsRegistry& registry, std::uint32_t shard) const;
 };
 
 class LeaseKeeper final : public Fleet {
@@ -68,14 +70,21 @@ class LeaseKeeper final : public Fleet {
 
   Answer renew(OrgLedger& org, const Ask& ask, Now now) override;
   bool shares_agents() const noexcept override { return true; }
+  // The node's last life may hold a lease of it: it is restated when there is a connection.
+  void note_restored(OrgLedger& org) override { lease_of(org); }
   Answer claim_agents(OrgLedger& org, std::span<const std::uint64_t> fingerprints, Now now) override;
 
+  void on_start(Now now);      // the authority is away until it answers
   void on_connected(Now now);  // restates what every organization holds
   void on_disconnected(Now now);
   void on_reply(OrgLedger& org, const RenewReply& reply, Now now);
   void on_agents(OrgLedger& org, const AgentsReply& reply, Now now);
-  // About every 100 ms (with batches waiting: as often as reply_us wants).
+  // About every 100 ms: looks after a part of the organizations in use, after each within a second.
   void on_tick(Now now);
+  // When on_deadline() is to be called; 0: nobody waits.
+  MonoMicros next_deadline(Now now) const noexcept;
+  // Whoever has waited for `reply_us` waits no more.
+  void on_deadline(Now now);
   // Gives everything back that is not reserved. The answers need not be waited for.
   void on_stop(Now now);
 
@@ -90,6 +99,8 @@ class LeaseKeeper final : public Fleet {
   void resume(OrgLedger& org, Lease& lease, Now now);
   bool is_late(MonoMicros sent, Now now) const noexcept { return now.mono - sent >= options_.reply_us; }
   void note_degraded(bool degraded, Now now);
+  void await(OrgLedger& org, Lease& lease);
+  void give_up_waiting(OrgLedger& org, Lease& lease, Now now);
   void look_after(OrgLedger& org, Lease& lease, Now now);
 
   Options options_;
@@ -98,6 +109,10 @@ class LeaseKeeper final : public Fleet {
   bool connected_ = false;
   bool stopping_ = false;
   std::vector<OrgLedger*> active_;
+  std::size_t next_look_ = 0;     // into active_
+  std::int64_t held_so_far_ = 0;  // of this round through active_
+  std::int64_t unmirrored_so_far_ = 0;
+  std::vector<OrgLedger*> awaited_;  // batches wait for the authority's word on these
   LeaseKeeperMetrics metrics_;
 };
 

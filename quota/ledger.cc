@@ -48,6 +48,11 @@ void give_back_burst(OrgLedger& org, RenewRequest& request) {
   request.burst_unused_second = org.burst_second;
 }
 
+// Kept for give_back_burst(): the authority counts it until then.
+void give_up_burst(OrgLedger& org) {
+  org.burst_unused += std::exchange(org.burst_units, 0);
+}
+
 // --- LocalFleet --------------------------------------------------------------------------------------------
 
 Fleet::Answer LocalFleet::renew(OrgLedger& org, const Ask& ask, Now now) {
@@ -125,7 +130,8 @@ Ledger::Outcome Ledger::reserve(OrgLedger& org, std::int64_t events, Now now, Ta
   }
   const Policy& policy = *org.policy;
   const bool day_is_over = org.day < 0 || now.mono >= org.day_ends;
-  const bool burst_is_short = org.burst_units < events || now.mono >= org.burst_expires;
+  const bool has_burst_limit = policy.burst_per_minute != kUnlimited;
+  const bool burst_is_short = has_burst_limit && (org.burst_units < events || now.mono >= org.burst_expires);
   // One unit at least, so that a batch of which nothing is left finds out whether the day's quota is.
   const std::int64_t wanted = std::max<std::int64_t>(events, 1);
   const Fleet::Ask ask{.events_need = std::max<std::int64_t>(0, wanted - (day_is_over ? 0 : org.available())),
@@ -168,9 +174,15 @@ Ledger::Outcome Ledger::reserve(OrgLedger& org, std::int64_t events, Now now, Ta
       return Outcome::kRefused;
     }
   }
-  if (org.burst_units < fits) {
+  // What nobody renewed in time is no longer in the window that it was granted from.
+  if (!confirmed && now.mono >= org.burst_expires) give_up_burst(org);
+  if (has_burst_limit && org.burst_units < fits) {
     if (modes_.burst == LimitMode::kShadow) {
       metrics_.burst_shadowed.add();
+    } else if (!confirmed) {
+      metrics_.unsettled_refused.add();
+      refusal.reason = Reason::kBackpressure;
+      return Outcome::kRefused;
     } else {
       metrics_.burst_refused.add();
       refusal = {.reason = Reason::kBurst,
@@ -271,6 +283,7 @@ void Ledger::restore_usage(const Uuid& id, BudgetPeriod period, std::int64_t num
   if (period != BudgetPeriod::kDaily) return;
   turn_day(restored, number);
   restored.spent = restored.ceiling = saturating_add(restored.spent, usage.events);
+  fleet_.note_restored(restored);
 }
 
 void Ledger::restore_agent(const Uuid& id, std::uint64_t fingerprint, WallMicros seen) {

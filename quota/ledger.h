@@ -89,6 +89,8 @@ struct OrgLedger {
 void take_over(OrgLedger& org, const RenewReply& reply, Now asked);
 // It is another day: nothing of it is held yet, and what is under way belongs to the day before.
 void turn_day(OrgLedger& org, std::int64_t day);
+// What is left of the burst grant is not spent any more.
+void give_up_burst(OrgLedger& org);
 // At most one burst grant is in hand: what is left of it goes back with the request for the next.
 void give_back_burst(OrgLedger& org, RenewRequest& request);
 
@@ -107,6 +109,8 @@ class Fleet {
   };
   // Brings `org` up to date with the authority and leases what is asked for, if it is there.
   virtual Answer renew(OrgLedger& org, const Ask& ask, Now now) = 0;
+  // At start: `org` was used by this node before.
+  virtual void note_restored(OrgLedger&) {}
   // Whether places of agents come from claim_agents(); otherwise the roster is all there is.
   virtual bool shares_agents() const noexcept = 0;
   // Asks for places for agents that are not in `org.roster`; those that get one are in it afterwards.

@@ -2,9 +2,22 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
+#include <optional>
+
+#include "engine/clock.h"
 
 namespace kavach::http {
+
+// How it stands with the fleet's authority (quota/DESIGN.md).
+struct FleetHealth {
+  bool connected = false;
+  bool learning = false;                     // it leases nothing new yet
+  std::optional<WallMicros> degraded_since;  // absent: it answers
+  std::int64_t held_events = 0;              // leased and not spent
+  std::int64_t unmirrored_cost = 0;          // nano-dollars: what this node may add to a budget's overshoot
+};
 
 // Any thread.
 struct Health {
@@ -12,6 +25,7 @@ struct Health {
   std::atomic<bool> draining{false};
   std::function<bool()> database_ok;  // set before the start
   std::function<bool()> journal_ok;
+  std::function<FleetHealth()> fleet;  // not set: no Redis, the node is its own authority
 };
 
 }  // namespace kavach::http

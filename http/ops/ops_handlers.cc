@@ -2,7 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <string>
+#include <string_view>
 #include <utility>
+
+#include "engine/money.h"
+#include "engine/timestamp.h"
 
 namespace kavach::http {
 
@@ -26,9 +31,23 @@ void StatusHandler::handle(Exchange& exchange) {
   const bool database = health_.database_ok();
   const bool journal = health_.journal_ok();
   const auto word = [](bool ok) { return ok ? "ok" : "down"; };
+  bool redis = true;
+  std::string_view redis_word = "not_configured";
+  std::string fleet = "null";
+  if (health_.fleet) {
+    const FleetHealth state = health_.fleet();
+    redis = state.connected && !state.degraded_since;
+    redis_word = word(redis);
+    fleet = fmt::format(
+        R"({{"learning":{},"degraded_since":{},"leased_events":{},"unmirrored_cost":{}}})", state.learning,
+        state.degraded_since ? '"' + format_timestamp(*state.degraded_since) + '"' : "null",
+        state.held_events, static_cast<double>(state.unmirrored_cost) / static_cast<double>(kNanoPerDollar));
+  }
   const std::string body = fmt::format(
-      R"({{"status":"{}","database":"{}","redis":"not_configured","kafka":"not_configured","journal":"{}","version":"{}"}})",
-      database && journal ? "ok" : "degraded", word(database), word(journal), KAVACH_VERSION);
+      R"({{"status":"{}","database":"{}","redis":"{}","kafka":"not_configured","journal":"{}","version":"{}",)"
+      R"("fleet":{}}})",
+      database && journal && redis ? "ok" : "degraded", word(database), redis_word, word(journal),
+      KAVACH_VERSION, fleet);
   exchange.answer({.body = body});
 }
 

@@ -29,12 +29,18 @@ void RedisAuthorityMetrics::add_to(MetricsRegistry& registry, ShardId shard) con
   const MetricsRegistry::Labels labels{{"shard", std::to_string(shard)}};
   registry.add("kavach_redis_bad_replies_total", "Answers of Redis that were errors or made no sense.",
                bad_replies, labels);
+  registry.add("kavach_redis_learning", "Shards whose Redis leases nothing new until the fleet has restated.",
+               learning, labels);
   registry.add("kavach_redis_script_loads_total", "Times the scripts were sent to Redis.", script_loads,
                labels);
 }
 
 RedisAuthority::RedisAuthority(Shard& shard, RedisConnection& connection, const RedisWire::Options& options)
     : shard_(shard), connection_(connection), wire_(options) {
+  metrics_.learning.set(1);
+  shard.at_tick([this] {
+    if (metrics_.learning.value() != 0 && connection_.ready()) ask_learning();
+  });
   connection.set_listener([this](const std::string& run_id) { on_connected(run_id); },
                           [this] { keeper_->on_disconnected(now()); });
 }
@@ -43,7 +49,17 @@ void RedisAuthority::on_connected(const std::string& run_id) {
   wire_.set_run_id(run_id);
   complained_ = false;
   load_scripts();
+  metrics_.learning.set(1);
+  ask_learning();
   keeper_->on_connected(now());
+}
+
+void RedisAuthority::ask_learning() {
+  ask(wire_.agents_command({}, {}, 0, 0), [this](const RedisReply* reply) {
+    AgentsReply answer;
+    if (reply == nullptr || !RedisWire::agents_reply({}, *reply, answer)) return;
+    metrics_.learning.set(answer.learning ? 1 : 0);
+  });
 }
 
 void RedisAuthority::load_scripts() {

@@ -22,6 +22,8 @@ namespace kavach::quota {
 struct RedisAuthorityMetrics {
   Counter bad_replies;  // errors of the scripts, and answers that are none of theirs
   Counter script_loads;
+  Gauge
+      learning;  // 1: nothing new is leased until the nodes have restated what they hold; 1 before the start
   void add_to(MetricsRegistry& registry, ShardId shard) const;
 };
 
@@ -48,6 +50,8 @@ class RedisAuthority final : public Authority {
 
   void on_connected(const std::string& run_id);
   void load_scripts();
+  // Learning takes as long as messages come: a fleet that has nothing to say would never end it.
+  void ask_learning();
   // Sends a script's command; once more when the server has forgotten the script. `answer` is called once,
   // with null for an error or when nothing comes.
   void ask(std::string command, std::function<void(const RedisReply* reply)> answer);

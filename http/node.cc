@@ -89,7 +89,8 @@ Result<quota::RedisFleet::Options> fleet_options(const Config& config, const Uui
   quota::LeaseKeeper::Options& lease = options.lease;
   std::memcpy(&lease.node, journal_id.bytes.data() + 8, sizeof(lease.node));  // its random half
   lease.boot = static_cast<std::uint64_t>(system_clock().wall());
-  lease.lease_us = redis.lease_ms * kMicrosPerMilli;
+  // Enough in hand to get over a pause as long as a lease.
+  lease.lease_us = lease.horizon_us = redis.lease_ms * kMicrosPerMilli;
   lease.renew_us = redis.renew_ms * kMicrosPerMilli;
   lease.reply_us = redis.reply_timeout_ms * kMicrosPerMilli;
   lease.retry_us = std::max(lease.retry_us, 2 * lease.reply_us);

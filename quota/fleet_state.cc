@@ -120,7 +120,8 @@ void FleetState::grant_daily(const RenewRequest& request, NodeRecord& record, Wa
     // The need in full; beyond it a share, so that the last units do not all go to who asks first.
     const auto nodes = static_cast<std::int64_t>(records_.size());
     const std::int64_t share = left == kUnlimited || nodes == 1 ? left : left / (2 * nodes);
-    const std::int64_t granted = std::min({left, request.want, std::max(request.need, share)});
+    std::int64_t granted = std::min({left, request.want, std::max(request.need, share)});
+    if (granted < request.need_min && reply.held_elsewhere > 0) granted = 0;
     record.held = saturating_add(record.held, granted);
     if (granted < request.need) hungry_until_ = now + options_.hungry_us;
   }

@@ -41,6 +41,9 @@ struct RenewRequest {
   std::int64_t spent = 0;
   std::int64_t keep = 0;  // of what it holds; less than before gives the rest back
   std::int64_t need = 0;  // at once
+  // The least of it that is of use: less is not granted while other nodes may give something back, or each of
+  // them could sit on a remainder that is too small for anybody's batch.
+  std::int64_t need_min = 0;
   std::int64_t want = 0;  // for the time to come; at least `need`
   std::int64_t limit = kUnlimited;
 

@@ -14,9 +14,11 @@ struct Lease {
   bool asked = false;
   Now sent;
   std::int64_t need_sent = 0;
+  std::int64_t need_min_sent = 0;
   std::int64_t burst_sent = 0;
   // Of batches that wait and are not covered by the question under way.
   std::int64_t need = 0;
+  std::int64_t need_min = 0;  // of the smallest of them, what it needs in all
   std::int64_t burst_need = 0;
 
   // The answer that batches are being decided with: what it did not grant is not there.
@@ -98,6 +100,8 @@ Fleet::Answer LeaseKeeper::renew(OrgLedger& org, const Ask& ask, Now now) {
         (ask.events_need == 0 || lease.short_of_events) && (ask.burst_need == 0 || lease.short_of_burst);
     if (final) return Answer::kDone;
   }
+  if (ask.events_need > 0 && (lease.need_min == 0 || ask.events_batch < lease.need_min))
+    lease.need_min = ask.events_batch;
   lease.need = saturating_add(lease.need, ask.events_need);
   lease.burst_need = saturating_add(lease.burst_need, ask.burst_need);
   if (!lease.asked && !lease.resuming) send(org, lease, now);
@@ -137,7 +141,7 @@ void LeaseKeeper::give_up_waiting(OrgLedger& org, Lease& lease, Now now) {
   note_degraded(true, now);
   if (org.waiting.empty()) return;
   metrics_.timeouts.add();
-  lease.need = lease.burst_need = 0;
+  lease.need = lease.need_min = lease.burst_need = 0;
   resume(org, lease, now);
 }
 
@@ -156,15 +160,26 @@ void LeaseKeeper::send(OrgLedger& org, Lease& lease, Now now) {
   const bool idle = stopping_ || now.mono - lease.last_use >= options_.idle_us;
   const std::int64_t wish = idle || org.hungry ? 0 : target;
   // Never more than it says: what it gives up it stops spending before the message leaves.
-  const std::int64_t give_up = idle         ? org.available()
-                               : org.hungry ? org.available() - target / 2
-                                            : org.available() - 2 * target;
-  if (give_up > 0) org.ceiling -= give_up;
+  // Where somebody goes short, what is too little for a batch here may be what is missing there.
+  const bool is_too_little = org.hungry && lease.need > 0;
+  const std::int64_t give_up = idle || is_too_little ? org.available()
+                               : org.hungry          ? org.available() - target / 2
+                                                     : org.available() - 2 * target;
+  if (give_up > 0) {
+    org.ceiling -= give_up;
+    if (is_too_little) lease.need = saturating_add(lease.need, give_up);
+  }
+  // Where nothing is enforced more may be spent than was leased: it counts as held, and then as spent.
+  org.ceiling = std::max(org.ceiling, org.spent + org.reserved);
   request.keep = org.ceiling - org.spent;
   request.need = std::exchange(lease.need, 0);
-  request.want = saturating_add(request.need,
-                                std::max<std::int64_t>(0, wish - std::max<std::int64_t>(0, org.available())));
+  request.need_min = std::exchange(lease.need_min, 0);
   request.limit = org.policy == nullptr ? 0 : org.policy->events_per_day;
+  request.want = request.need;
+  if (request.limit != kUnlimited) {
+    request.want = saturating_add(
+        request.want, std::max<std::int64_t>(0, wish - std::max<std::int64_t>(0, org.available())));
+  }
   request.burst_limit = org.policy == nullptr ? 0 : org.policy->burst_per_minute;
   request.burst_want = std::exchange(lease.burst_need, 0);
   if (request.burst_want > 0 || now.mono >= org.burst_expires) give_back_burst(org, request);
@@ -183,9 +198,18 @@ void LeaseKeeper::send(OrgLedger& org, Lease& lease, Now now) {
   lease.asked = true;
   lease.sent = now;
   lease.need_sent = request.need;
+  lease.need_min_sent = request.need_min;
   lease.burst_sent = request.burst_want;
   metrics_.renewals.add();
   authority_.send(org, request);
+}
+
+void LeaseKeeper::send_again(OrgLedger& org, Lease& lease, Now now) {
+  lease.need = saturating_add(lease.need, lease.need_sent);
+  if (lease.need_min == 0 || (lease.need_min_sent > 0 && lease.need_min_sent < lease.need_min))
+    lease.need_min = lease.need_min_sent;
+  lease.burst_need = saturating_add(lease.burst_need, lease.burst_sent);
+  send(org, lease, now);
 }
 
 void LeaseKeeper::on_reply(OrgLedger& org, const RenewReply& reply, Now now) {
@@ -198,20 +222,14 @@ void LeaseKeeper::on_reply(OrgLedger& org, const RenewReply& reply, Now now) {
       break;
     case RenewReply::Status::kOtherDay:
       turn_day(org, reply.day);
-      lease.need += lease.need_sent;
-      lease.burst_need += lease.burst_sent;
-      return send(org, lease, now);
+      return send_again(org, lease, now);
     case RenewReply::Status::kOlderBoot:
       // The clock that boots are numbered by was set back.
       metrics_.older_boots.add();
       options_.boot = reply.boot + 1;
-      lease.need += lease.need_sent;
-      lease.burst_need += lease.burst_sent;
-      return send(org, lease, now);
+      return send_again(org, lease, now);
     case RenewReply::Status::kRepeated:
-      lease.need += lease.need_sent;
-      lease.burst_need += lease.burst_sent;
-      return send(org, lease, now);
+      return send_again(org, lease, now);
   }
   lease.cost_heard = lease.cost_sent;
   const std::int64_t before = org.ceiling;
@@ -305,7 +323,7 @@ void LeaseKeeper::on_disconnected(Now now) {
   for (OrgLedger* org : active_) {
     Lease& lease = *org->lease;
     lease.asked = lease.agents_asked = false;
-    lease.need = lease.burst_need = 0;
+    lease.need = lease.need_min = lease.burst_need = 0;
     lease.agents_wanted.clear();
   }
   // Nobody asks anything while there is no connection.
@@ -378,7 +396,9 @@ void LeaseKeeper::look_after(OrgLedger& org, Lease& lease, Now now) {
     lease.active = lease.restate_agents;  // nothing is held: out of sight until it is used again
   } else {
     const auto low = static_cast<std::int64_t>(lease.rate * static_cast<double>(options_.horizon_us) / 4e6);
-    const bool is_low = !org.hungry && !idle && org.available() < std::max(low, options_.events_min / 2) &&
+    const bool has_limit = org.policy != nullptr && org.policy->events_per_day != kUnlimited;
+    const bool is_low = has_limit && !org.hungry && !idle &&
+                        org.available() < std::max(low, options_.events_min / 2) &&
                         now.mono - lease.sent.mono >= 100 * kMicrosPerMilli;
     if (is_low ||
         (org.hungry && org.available() > 0 && now.mono - lease.sent.mono >= 200 * kMicrosPerMilli) ||

@@ -94,6 +94,7 @@ class LeaseKeeper final : public Fleet {
  private:
   Lease& lease_of(OrgLedger& org);
   void send(OrgLedger& org, Lease& lease, Now now);
+  void send_again(OrgLedger& org, Lease& lease, Now now);
   void send_agents(OrgLedger& org, Lease& lease, Now now);
   void show_agents(OrgLedger& org, Lease& lease, Now now);
   void resume(OrgLedger& org, Lease& lease, Now now);

@@ -134,13 +134,21 @@ Ledger::Outcome Ledger::reserve(OrgLedger& org, std::int64_t events, Now now, Ta
   const bool burst_is_short = has_burst_limit && (org.burst_units < events || now.mono >= org.burst_expires);
   // One unit at least, so that a batch of which nothing is left finds out whether the day's quota is.
   const std::int64_t wanted = std::max<std::int64_t>(events, 1);
-  const Fleet::Ask ask{.events_need = std::max<std::int64_t>(0, wanted - (day_is_over ? 0 : org.available())),
+  const bool has_daily_limit = policy.events_per_day != kUnlimited;
+  const std::int64_t in_hand = day_is_over ? 0 : org.available();
+  const Fleet::Ask ask{.events_need = has_daily_limit ? std::max<std::int64_t>(0, wanted - in_hand) : 0,
+                       .events_batch = wanted,
                        .burst_need = burst_is_short ? events : 0};
   bool confirmed = true;
   if (day_is_over || ask.events_need > 0 || ask.burst_need > 0) {
     const Fleet::Answer answer = fleet_.renew(org, ask, now);
     if (answer == Fleet::Answer::kPending) return Outcome::kPending;
     confirmed = answer == Fleet::Answer::kDone;
+  }
+  if (!has_daily_limit && now.mono >= org.day_ends) {
+    // Nothing is handed out, so nobody has to be asked what day it is.
+    turn_day(org, period_number(BudgetPeriod::kDaily, now.wall));
+    org.day_ends = now.mono + period_end(BudgetPeriod::kDaily, now.wall) - now.wall;
   }
   if (now.mono >= org.day_ends) {
     // The new day's quota is with an authority that cannot be reached.
@@ -150,8 +158,8 @@ Ledger::Outcome Ledger::reserve(OrgLedger& org, std::int64_t events, Now now, Ta
   }
 
   // In the contract's order: daily quota, burst, budgets.
-  std::int64_t fits = std::clamp<std::int64_t>(org.available(), 0, events);
-  const bool daily_is_short = fits < events || (events == 0 && org.available() <= 0);
+  std::int64_t fits = has_daily_limit ? std::clamp<std::int64_t>(org.available(), 0, events) : events;
+  const bool daily_is_short = has_daily_limit && (fits < events || (events == 0 && org.available() <= 0));
   if (daily_is_short && modes_.daily == LimitMode::kShadow) {
     metrics_.daily_shadowed.add();
     fits = events;

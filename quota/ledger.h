@@ -99,7 +99,8 @@ class Fleet {
  public:
   virtual ~Fleet() = default;
   struct Ask {
-    std::int64_t events_need = 0;
+    std::int64_t events_need = 0;   // beyond what is in hand
+    std::int64_t events_batch = 0;  // with it
     std::int64_t burst_need = 0;
   };
   enum class Answer : std::uint8_t {

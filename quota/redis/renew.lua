@@ -15,8 +15,8 @@ local clock_now = time_now(take())
 local epoch, learning = enter_epoch(KEYS[1], take(), take_number(), clock_now)
 local node, boot, seq = take(), take_number(), take_number()
 local lease_us, hungry_us, slack_seconds = take_number(), take_number(), take_number()
-local day, spent, keep, need, want, limit = take_number(), take_number(), take_number(), take_number(), take_number(),
-  take_number()
+local day, spent, keep = take_number(), take_number(), take_number()
+local need, need_min, want, limit = take_number(), take_number(), take_number(), take_number()
 local burst_want, burst_limit, burst_unused, burst_unused_second = take_number(), take_number(), take_number(),
   take_number()
 if limit < 0 then limit = math.huge end
@@ -126,6 +126,7 @@ if not learning then
   local share = left
   if left ~= math.huge and nodes > 1 then share = divide(left, 2 * nodes) end
   local granted = math.min(left, want, math.max(need, share))
+  if granted < need_min and held_elsewhere > 0 then granted = 0 end
   own.held = own.held + granted
   if granted < need then hungry_until = now + hungry_us end
 end

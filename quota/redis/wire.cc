@@ -157,7 +157,11 @@ std::string RedisWire::renew_command(const Uuid& org, const RenewRequest& reques
   begin(command);
   command.add_unsigned(request.node).add_unsigned(request.boot).add_unsigned(request.seq);
   command.add(request.lease_us).add(options_.fleet.hungry_us).add(options_.fleet.burst_slack_s);
-  command.add(request.day).add(exact(request.spent)).add(exact(request.keep)).add(exact(request.need));
+  command.add(request.day)
+      .add(exact(request.spent))
+      .add(exact(request.keep))
+      .add(exact(request.need))
+      .add(exact(request.need_min));
   command.add(exact(request.want)).add(limit_on_wire(request.limit));
   command.add(exact(request.burst_want)).add(limit_on_wire(request.burst_limit));
   command.add(exact(request.burst_unused)).add(request.burst_unused_second);

@@ -29,7 +29,7 @@ TEST_CASE("agents that are shown to the fleet again do not become younger by it"
   org.roster.take(8, kNoon);
   const Now now{.wall = kNoon, .mono = kHour};
   keeper.on_connected(now);
-  keeper.renew(org, {.events_need = 1, .burst_need = 0}, now);
+  keeper.renew(org, {.events_need = 1, .events_batch = 1, .burst_need = 0}, now);
   keeper.on_tick(now);
   REQUIRE(authority.agents.size() == 1);
   const AgentsRequest& shown = authority.agents[0];

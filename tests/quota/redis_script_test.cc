@@ -216,6 +216,7 @@ class RenewHistory {
     // In shadow mode more is spent than was ever held.
     request.keep = dice_.below(30) - (dice_.chance(5) ? 25 : 0);
     request.need = dice_.chance(50) ? 0 : dice_.below(20);
+    request.need_min = dice_.below(request.need + 1);
     request.want =
         request.need + dice_.one_of<std::int64_t>({0, dice_.below(50), dice_.below(std::int64_t{1} << 50)});
     request.limit = limit_;

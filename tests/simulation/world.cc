@@ -346,6 +346,7 @@ void World::make_trouble() {
       if (kind == 4 || snapshot_ == nullptr) {
         state_ = std::make_unique<FleetState>(FleetState::Options{.burst_slack_s = 2});
         agents_.clear();
+        snapshot_.reset();  // the disk is lost too
       } else {
         state_ = std::make_unique<FleetState>(*snapshot_);
         agents_ = agents_snapshot_;

@@ -1,0 +1,206 @@
+"""A fleet of three on one real Redis keeps one organization to its limits, whatever happens to a node or to Redis.
+
+What the clients were told is held against what is stored: never more than the limit, in the end exactly the limit, and
+nobody is told for good that nothing is left while something is.
+"""
+
+import itertools
+import random
+import sqlite3
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from support.kavachd import Kavachd, event, wait_until
+from support.redis import RedisServer
+
+EVENTS_PER_DAY = 20_000
+AGENTS_MAX = 10
+AGENT_NAMES = [f"agent-{i}" for i in range(16)]
+BATCH_EVENTS = 10
+CLIENTS = (4, 2, 1)  # of each node: uneven
+SECONDS_PER_DAY = 86_400
+
+
+@dataclass
+class Told:
+    """One answer of a node, with when its request was sent and when it came."""
+
+    sent: float
+    answered: float
+    reason: str  # empty: accepted
+    accepted: int
+    agent: str
+
+
+@dataclass
+class Load:
+    """Clients that send batch after batch, each again until it is answered, to the node they belong to."""
+
+    nodes: list[Kavachd]
+    pause_s: float = 0.05  # between two batches of one client; 0 once everything that was to happen has happened
+    told: list[Told] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    threads: list[threading.Thread] = field(default_factory=list)
+
+    def __enter__(self) -> "Load":
+        numbers = itertools.count()
+        for node, clients in zip(self.nodes, CLIENTS):
+            for _ in range(clients):
+                thread = threading.Thread(target=self._run, args=(node, random.Random(next(numbers))))
+                self.threads.append(thread)
+                thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join()
+
+    def _run(self, node: Kavachd, chance: random.Random) -> None:
+        try:
+            while not self.stopping.is_set():
+                agent = chance.choice(AGENT_NAMES)
+                self._send(node, agent, [event(agent_name=agent, run_id=...) for _ in range(BATCH_EVENTS)])
+                time.sleep(self.pause_s)
+        except Exception as error:  # told by the test
+            self.errors.append(repr(error))
+
+    def _send(self, node: Kavachd, agent: str, events: list) -> None:
+        # Also to the end of the load: a batch whose answer was lost may be stored.
+        while True:
+            sent = time.monotonic()
+            try:
+                answer = node.post(events)
+            except OSError:
+                time.sleep(0.02)
+                continue
+            assert answer.status in (202, 429), answer
+            said = answer.json()
+            told = Told(sent, time.monotonic(), said.get("reason", ""), said.get("accepted", 0), agent)
+            with self.lock:
+                self.told.append(told)
+            return
+
+    def reasons(self, since: float = 0) -> Counter:
+        with self.lock:
+            return Counter(told.reason for told in self.told if told.sent >= since)
+
+    def accepted(self) -> int:
+        with self.lock:
+            return sum(told.accepted for told in self.told)
+
+    def goes_on(self) -> None:
+        """Waits until the fleet takes events again."""
+        before = self.accepted()
+        wait_until(lambda: self.accepted() > before, "events are taken again")
+
+
+@dataclass
+class Fleet:
+    redis: RedisServer
+    nodes: list[Kavachd]
+
+    @property
+    def store(self) -> Path:
+        return self.nodes[0].folder.parent / "fleet.db"
+
+    def stored(self, query: str) -> list:
+        with sqlite3.connect(self.store, timeout=30) as store:
+            return store.execute(query).fetchall()
+
+    def stored_events(self) -> int:
+        return self.stored("SELECT count(*) FROM events")[0][0]
+
+
+@pytest.fixture
+def fleet(tmp_path, make_node):
+    # The limit is of one day.
+    left = SECONDS_PER_DAY - time.time() % SECONDS_PER_DAY
+    if left < 180:
+        time.sleep(left + 1)
+    with RedisServer(tmp_path / "redis") as redis:
+        settings = {"redis.url": redis.unix_url, "store.path": str(tmp_path / "fleet.db"), "engine.shards": 2}
+        nodes = [make_node(settings, start=False) for _ in range(len(CLIENTS))]
+        nodes[0].start()
+        nodes[0].command(
+            "org", "set", "--org", nodes[0].org_id, "--events-per-day", str(EVENTS_PER_DAY),
+            "--max-agents", str(AGENTS_MAX),
+        )
+        for node in nodes[1:]:
+            node.key, node.org_id = nodes[0].key, nodes[0].org_id
+            node.start()
+        time.sleep(1)  # by then each has heard of the limits
+        yield Fleet(redis, nodes)
+
+
+def check_nobody_was_told_wrong(load: Load) -> None:
+    """A refusal for good was true: what was sent after it was not accepted, by whatever node."""
+    spent = [told.answered for told in load.told if told.reason == "daily_limit"]
+    if spent:
+        late = [told for told in load.told if told.accepted > 0 and told.sent > min(spent)]
+        assert late == [], f"{len(late)} batches accepted after the day's quota was said to be used up"
+    for agent in AGENT_NAMES:
+        refused = [told.answered for told in load.told if told.agent == agent and told.reason == "tier_agent_limit"]
+        if refused:
+            late = [told for told in load.told if told.agent == agent and told.accepted > 0 and told.sent > min(refused)]
+            assert late == [], f"{agent} accepted after it was said to have no place"
+
+
+def check_it_ends_at_the_limit(fleet: Fleet, load: Load) -> None:
+    """The load goes on until the day's quota is used up."""
+    load.pause_s = 0
+    began = time.monotonic()
+    wait_until(lambda: load.reasons(began)["daily_limit"] >= 50, "the day's quota is used up")
+    load.__exit__()
+    assert load.errors == []
+    wait_until(lambda: fleet.stored_events() == load.accepted(), "everything that was accepted is stored")
+    assert load.accepted() == EVENTS_PER_DAY
+    assert fleet.stored("SELECT count(DISTINCT agent_name) FROM events") == [(AGENTS_MAX,)]
+    check_nobody_was_told_wrong(load)
+
+
+def test_a_node_is_killed_and_redis_stops_restarts_and_forgets_and_the_limits_hold(fleet):
+    redis, nodes = fleet.redis, fleet.nodes
+    with Load(nodes) as load:
+        load.goes_on()
+        time.sleep(2)
+
+        nodes[0].kill()
+        time.sleep(1)
+        nodes[0].start()
+        load.goes_on()
+        time.sleep(1)
+
+        redis.pause()
+        time.sleep(5)
+        wait_until(lambda: nodes[1].request("GET", "/v1/status").json()["status"] == "degraded", "it says so")
+        redis.resume()
+        wait_until(lambda: nodes[1].request("GET", "/v1/status").json()["redis"] == "ok", "it is well again")
+        load.goes_on()
+        time.sleep(1)
+
+        redis.restart()
+        load.goes_on()
+        time.sleep(4)
+
+        redis.flush()
+        load.goes_on()
+        time.sleep(4)
+        assert load.reasons()["daily_limit"] == 0, "the faults came too late"
+        check_it_ends_at_the_limit(fleet, load)
+
+
+def test_what_a_stopped_node_had_leased_is_there_for_the_others(fleet):
+    with Load(fleet.nodes) as load:
+        load.goes_on()
+        time.sleep(1)
+        fleet.nodes[2].stop()
+        # Its client goes to another.
+        fleet.nodes[2].port = fleet.nodes[1].port
+        check_it_ends_at_the_limit(fleet, load)

@@ -6,7 +6,6 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
-#include <map>
 #include <utility>
 
 #include "engine/bounds.h"
@@ -14,13 +13,13 @@
 #include "engine/money.h"
 #include "http/ingest/ingest_handler.h"
 #include "http/ops/ops_handlers.h"
+#include "http/restore.h"
 #include "http/router.h"
 #include "quota/admission.h"
 #include "quota/ledger.h"
 #include "quota/limits.h"
 #include "quota/redis/redis_fleet.h"
 #include "quota/tiers.h"
-#include "sink/journal/frame.h"
 
 namespace kavach::http {
 namespace {
@@ -57,7 +56,18 @@ TransportLimits transport_limits(const Config& config) {
 
 IngestHandler::Options ingest_options(const Config& config) {
   return {.parse = {.batch_events_max = static_cast<std::uint32_t>(config.ingest.batch_events_max)},
-          .body_bytes_max = static_cast<std::uint64_t>(config.http.body_bytes_max)};
+          .body_bytes_max = static_cast<std::uint64_t>(config.http.body_bytes_max),
+          .rate_limit_headers = config.ingest.rate_limit_headers};
+}
+
+quota::LimitModes limit_modes(const Config& config) {
+  const auto mode = [](const std::string& name) {
+    return name == "shadow" ? quota::LimitMode::kShadow : quota::LimitMode::kEnforce;
+  };
+  return {.daily = mode(config.quota.daily_mode),
+          .burst = mode(config.quota.burst_mode),
+          .agents = mode(config.quota.agents_mode),
+          .budgets = mode(config.quota.budget_mode)};
 }
 
 sink::JournalOptions journal_options(const Config& config, std::uint32_t shards) {
@@ -208,7 +218,7 @@ Status Node::build() {
           [&lane](quota::OrgLedger& org, quota::Now now) { lane.admission->resume(org, now); });
     }
     quota::Fleet& fleet = lane.redis == nullptr ? lane.own_fleet : lane.redis->fleet();
-    lane.ledger = std::make_unique<quota::Ledger>(quota::LimitModes{}, fleet);
+    lane.ledger = std::make_unique<quota::Ledger>(limit_modes(config_), fleet);
     lane.admission = std::make_unique<quota::Admission>(
         quota::DedupTable::Options{
             .window_hours = config_.quota.dedup_window_hours,
@@ -234,7 +244,7 @@ Status Node::build() {
   }
   for (auto& lane : lanes_) lane->ingest->set_peers(peers);
 
-  if (Status restored = restore_dedup(**store); !restored) return restored;
+  if (Status restored = restore_lanes(**store); !restored) return restored;
   auto directory = Directory::create(
       *runtime_, rings, std::move(*store), std::move(*tiers),
       [this](ShardId shard, std::shared_ptr<const quota::PolicyTable> policies) {
@@ -254,49 +264,15 @@ Status Node::build() {
   return {};
 }
 
-// The window is back before the first request: what is in the store, and what the journal holds beyond it.
-Status Node::restore_dedup(sink::Store& store) {
-  const WallMicros now = system_clock().wall();
-  const auto directory = store.load_directory();
-  if (!directory) return failure("cannot read the keys: " + directory.error().message);
-  std::map<Uuid, Uuid> org_of_project;
-  for (const sink::KeyRecord& key : directory->keys) org_of_project.emplace(key.project_id, key.org_id);
-  const auto restore = [&](const Uuid& org, const Uuid& project, std::string_view key, WallMicros seen) {
-    const std::uint32_t home = home_shard(org, runtime_->size());
-    lanes_[home]->admission->dedup().restore(hasher_(project, key), seen, now);
-  };
-  std::uint64_t from_store = 0;
-  const auto scanned =
-      store.scan_dedup(now - config_.quota.dedup_window_hours * kMicrosPerHour,
-                       [&](const Uuid& project, std::string_view key, std::int64_t seen_at_us) {
-                         const auto org = org_of_project.find(project);
-                         if (org == org_of_project.end()) return;  // nobody can send to it
-                         restore(org->second, project, key, seen_at_us);
-                         ++from_store;
-                       });
-  if (!scanned) return failure("cannot read the deduplication keys: " + scanned.error().message);
-
-  auto reader = sink::JournalReader::open(config_.journal.directory, journal_->released_seq(),
-                                          journal_options(config_, 1).on_corruption);
-  if (!reader) return reader.error();
-  std::uint64_t from_journal = 0;
-  Batch batch;
-  std::string arena;
-  for (;;) {
-    auto entry = (*reader)->next(journal_->durable_seq());
-    if (!entry) return entry.error();
-    if (!entry->has_value()) break;
-    if (!sink::decode_batch((*entry)->payload, batch, arena)) {
-      return failure(
-          fmt::format("journal frame {} cannot be decoded: written by a newer version?", (*entry)->seq));
-    }
-    for (const Event& event : batch.events) {
-      restore(batch.org_id, batch.project_id, event.idempotency_key, batch.received_at);
-      ++from_journal;
-    }
-  }
-  log::info("dedup: {} keys from the store, {} events from the journal's tail", from_store, from_journal);
-  return {};
+Status Node::restore_lanes(sink::Store& store) {
+  std::vector<HomeShard> shards;
+  for (auto& lane : lanes_) shards.push_back({lane->admission->dedup(), *lane->ledger});
+  const auto options = journal_options(config_, runtime_->size());
+  return restore(store, *journal_, hasher_, shards,
+                 {.journal_directory = options.directory,
+                  .on_corruption = options.on_corruption,
+                  .dedup_window_us = config_.quota.dedup_window_hours * kMicrosPerHour,
+                  .now = system_clock().wall()});
 }
 
 Status Node::open_listeners() {
@@ -328,6 +304,7 @@ void Node::build_metrics() {
     lanes_[id]->server->metrics().add_to(registry_, id);
     lanes_[id]->ingest->metrics().add_to(registry_, id);
     lanes_[id]->admission->metrics().add_to(registry_, id);
+    lanes_[id]->ledger->metrics().add_to(registry_, id);
     if (lanes_[id]->redis != nullptr) lanes_[id]->redis->add_metrics(registry_);
   }
   registry_.add_gauge("kavach_journal_backlog_bytes", "Durable in the journal, not yet in the store.",
@@ -416,13 +393,14 @@ void Node::reload() {
   log::set_level(level_of(config_.log.level));
   directory_->set_tiers(std::move(*tiers));
   lanes_reloading_ += lanes_.size();
-  for_each_lane(
-      [this, limits = transport_limits(config_), ingest = ingest_options(config_), tls = *tls](Lane& lane) {
-        lane.server->set_limits(limits);
-        lane.server->set_tls(tls);
-        lane.ingest->set_options(ingest);
-        if (--lanes_reloading_ == 0) log::info("reload: done");
-      });
+  for_each_lane([this, limits = transport_limits(config_), ingest = ingest_options(config_),
+                 modes = limit_modes(config_), tls = *tls](Lane& lane) {
+    lane.server->set_limits(limits);
+    lane.server->set_tls(tls);
+    lane.ingest->set_options(ingest);
+    lane.ledger->set_modes(modes);
+    if (--lanes_reloading_ == 0) log::info("reload: done");
+  });
 }
 
 void Node::drain() {

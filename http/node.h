@@ -1,8 +1,9 @@
 // Node: one running kavachd. Translates the config into the options of the parts, builds them and runs them.
 //
-// Start: store -> journal -> shipper -> deduplication restored -> keys and policies -> shards -> listeners ->
-// ready. Stop (SIGTERM): readiness off -> listeners closed, connections finished -> journal synced -> shards
-// joined -> shipper caught up -> exit 0. A second signal ends at once. SIGHUP reloads what can be reloaded.
+// Start: store -> journal -> shipper -> what is remembered (http/restore.h) -> keys and policies -> shards ->
+// listeners -> ready. Stop (SIGTERM): readiness off -> listeners closed, connections finished -> journal
+// synced -> shards joined -> shipper caught up -> exit 0. A second signal ends at once. SIGHUP reloads what
+// can be reloaded.
 #pragma once
 
 #include <signal.h>
@@ -53,7 +54,7 @@ class Node {
  private:
   struct Lane;
 
-  Status restore_dedup(sink::Store& store);
+  Status restore_lanes(sink::Store& store);
   Status open_listeners();
   void build_metrics();
   FleetHealth fleet_health() const;

@@ -19,7 +19,8 @@ constexpr std::uint32_t kTriesMax = 4;
 constexpr std::uint8_t kDuplicate = 0;
 constexpr std::uint8_t kAdmitted = 1;
 constexpr std::uint8_t kTwin = 2;      // of an earlier event of the same batch
-constexpr std::uint8_t kRejected = 3;  // for its agent, or beyond the quota
+constexpr std::uint8_t kRejected = 3;  // for its agent
+constexpr std::uint8_t kCut = 4;       // beyond the day's quota
 
 std::uint32_t agent_index(const AdmissionRequest& request, std::size_t event) {
   return request.agent_of.empty() ? 0 : request.agent_of[event];
@@ -34,10 +35,13 @@ void AdmissionMetrics::add_to(MetricsRegistry& registry, std::uint32_t shard) co
                labels);
   registry.add("kavach_quota_agent_events_rejected_total", "Events of agents over the cap or killed.",
                agent_rejected_events, labels);
-  registry.add("kavach_quota_agent_batches_refused_total", "Batches of which no agent was let in.",
-               agent_refused_batches, labels);
-  registry.add("kavach_quota_agent_events_shadowed_total", "Events that the agent cap would have rejected.",
-               agent_shadowed_events, labels);
+  auto of_agents = labels;
+  of_agents["limit"] = "agents";
+  registry.add("kavach_quota_batches_refused_total", "Batches refused by a limit.", agent_refused_batches,
+               of_agents);
+  registry.add("kavach_quota_batches_shadowed_total",
+               "Batches that a limit in shadow mode would have refused or cut.", agent_shadowed_batches,
+               of_agents);
   registry.add("kavach_dedup_hits_total", "Events dropped as duplicates.", duplicate_events, labels);
   registry.add("kavach_dedup_waits_total", "Batches that waited for another batch with the same key.",
                waited_batches, labels);
@@ -120,6 +124,7 @@ void Admission::wait_for_fleet(OrgLedger& org, AdmissionRequest& request) {
 // fleet shares them, new names have to be asked for first.
 Fleet::Answer Admission::judge_agents(OrgLedger& org, AdmissionRequest& request) {
   request.agent_answers.assign(request.agents.size(), AgentAnswer::kAdmitted);
+  agents_shadowed_ = false;
   if (org.policy == nullptr) return Fleet::Answer::kDone;
   std::int64_t places = ledger_.agent_places(org, request.now);
   if (places != kUnlimited && ledger_.fleet().shares_agents()) {
@@ -144,7 +149,7 @@ Fleet::Answer Admission::judge_agents(OrgLedger& org, AdmissionRequest& request)
       --places;
       continue;
     } else if (ledger_.modes().agents == LimitMode::kShadow) {
-      metrics_.agent_shadowed_events.add();
+      agents_shadowed_ = true;
       continue;
     } else {
       request.agent_answers[i] = AgentAnswer::kOverCap;
@@ -203,13 +208,13 @@ void Admission::cut(AdmissionRequest& request, std::uint32_t claim, std::int64_t
         continue;
       }
       if (has_key) dedup_.release(request.keys[i], claim);
-      request.admitted[i] = kRejected;
+      request.admitted[i] = kCut;
       metrics_.quota_rejected_events.add();
     } else if (request.admitted[i] == kTwin) {
       // Still held when the first of them is admitted.
       if (dedup_.claim(request.keys[i], claim, request.now.wall).found == DedupTable::Found::kOwn) continue;
       dedup_.release(request.keys[i], claim);
-      request.admitted[i] = kRejected;
+      request.admitted[i] = kCut;
       metrics_.quota_rejected_events.add();
     }
   }
@@ -224,21 +229,18 @@ void Admission::admit(OrgLedger& org, AdmissionRequest& request, std::uint32_t c
   agent_used_.assign(request.agents.size(), 0);
   for (std::size_t i = 0; i < request.admitted.size(); ++i) {
     if (request.admitted[i] != kAdmitted) continue;
-    const Event& event = request.events[i];
     agent_used_[agent_index(request, i)] = 1;
-    usage += {.events = 1,
-              .cost = event.cost,
-              .input_tokens = event.input_tokens,
-              .output_tokens = event.output_tokens,
-              .duration_ms = event.duration_ms};
+    usage += usage_of(request.events[i]);
   }
   for (std::size_t i = 0; i < request.agents.size(); ++i) {
     if (agent_used_[i] == 0) continue;
     org.roster.take(request.agents[i], request.now.wall);
     made.agents.push_back(request.agents[i]);
   }
+  if (agents_shadowed_) metrics_.agent_shadowed_batches.add();
   request.verdict = Verdict::kAdmitted;
   request.claim = claim;
+  request.accepted_at = take.accepted_at;
 }
 
 // Gives back what a claim holds before it was lent out.
@@ -259,9 +261,11 @@ void Admission::finish(AdmissionRequest& request) {
   request.rate = ledger_.rate_state(ledger_.org(request.org), request.now);
   request.admitted_events = request.rejected_events = 0;
   std::uint64_t duplicates = 0;
+  std::uint64_t of_agents = 0;
   for (std::uint8_t& one : request.admitted) {
     request.admitted_events += one == kAdmitted ? 1 : 0;
-    request.rejected_events += one == kRejected ? 1 : 0;
+    request.rejected_events += one == kRejected || one == kCut ? 1 : 0;
+    of_agents += one == kRejected ? 1 : 0;
     duplicates += one == kDuplicate || one == kTwin ? 1 : 0;
     one = one == kAdmitted ? 1 : 0;
   }
@@ -269,6 +273,8 @@ void Admission::finish(AdmissionRequest& request) {
     metrics_.admitted_events.add(request.admitted_events);
     metrics_.duplicate_events.add(duplicates);
   }
+  if (request.verdict != Verdict::kRefused || request.refusal.reason == Reason::kAgentLimit)
+    metrics_.agent_rejected_events.add(of_agents);
   request.decided(request);
 }
 

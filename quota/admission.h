@@ -52,6 +52,7 @@ struct AdmissionRequest {
   std::uint32_t rejected_events = 0;       // the others are duplicates, which count as accepted
   std::vector<AgentAnswer> agent_answers;  // by `agents`
   std::uint32_t claim = 0;                 // for settle()
+  WallMicros accepted_at = 0;              // when the admitted events count as received
   RateState rate;                          // after the verdict
 
   // The admission's own, between two tries.
@@ -60,7 +61,7 @@ struct AdmissionRequest {
 
 struct AdmissionMetrics {
   Counter admitted_events, duplicate_events, waited_batches, busy_batches;
-  Counter agent_rejected_events, agent_refused_batches, agent_shadowed_events, quota_rejected_events;
+  Counter agent_rejected_events, agent_refused_batches, agent_shadowed_batches, quota_rejected_events;
   Gauge dedup_keys, dedup_bytes, dedup_evicted;
   void add_to(MetricsRegistry& registry, std::uint32_t shard) const;
 };
@@ -110,6 +111,7 @@ class Admission {
   // Kept for their memory.
   std::vector<std::uint8_t> agent_used_;
   std::vector<std::uint64_t> new_agents_;
+  bool agents_shadowed_ = false;  // the agent cap would have cut or refused the batch that is being decided
   AdmissionMetrics metrics_;
 };
 

@@ -1,8 +1,10 @@
 #include "quota/ledger.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
 
+#include "engine/calendar.h"
 #include "engine/check.h"
 #include "engine/money.h"
 
@@ -18,6 +20,19 @@ std::int64_t seconds_until(WallMicros when, WallMicros now) noexcept {
 }
 
 }  // namespace
+
+WallMicros OrgLedger::moment_of_day(WallMicros wall) const noexcept {
+  return std::clamp(wall, start_of_day(day), start_of_day(day + 1) - 1);
+}
+
+void turn_period(OrgLedger& org, BudgetPeriod period, std::int64_t number) noexcept {
+  const auto i = static_cast<std::size_t>(period);
+  if (org.periods[i] == number) return;
+  const Usage own = org.past_periods[i] == number ? org.past_own[i] : Usage{};
+  org.past_periods[i] = std::exchange(org.periods[i], number);
+  org.past_own[i] = std::exchange(org.own[i], own);
+  org.others[i] = {};  // until the next answer
+}
 
 void take_over(OrgLedger& org, const RenewReply& reply, Now asked) {
   org.ceiling = reply.ceiling;
@@ -84,6 +99,34 @@ std::size_t LocalFleet::bytes() const noexcept {
   return sum;
 }
 
+// --- LedgerMetrics -----------------------------------------------------------------------------------------
+
+void LedgerMetrics::add_to(MetricsRegistry& registry, std::uint32_t shard) const {
+  const MetricsRegistry::Labels labels{{"shard", std::to_string(shard)}};
+  const auto by_limit = [&](const char* name, const char* help, const char* limit, const Counter& counter) {
+    auto with_limit = labels;
+    with_limit["limit"] = limit;
+    registry.add(name, help, counter, with_limit);
+  };
+  const auto refused = [&](const char* limit, const Counter& counter) {
+    by_limit("kavach_quota_batches_refused_total", "Batches refused by a limit.", limit, counter);
+  };
+  const auto shadowed = [&](const char* limit, const Counter& counter) {
+    by_limit("kavach_quota_batches_shadowed_total",
+             "Batches that a limit in shadow mode would have refused or cut.", limit, counter);
+  };
+  refused("daily", daily_refused);
+  refused("burst", burst_refused);
+  refused("budget", budget_refused);
+  shadowed("daily", daily_shadowed);
+  shadowed("burst", burst_shadowed);
+  shadowed("budget", budget_shadowed);
+  registry.add("kavach_quota_unsettled_batches_total",
+               "Batches told to come back, since it was not settled what is left of the day's quota.",
+               unsettled_refused, labels);
+  registry.add("kavach_quota_orgs", "Organizations that the ledgers remember.", orgs, labels);
+}
+
 // --- Ledger ------------------------------------------------------------------------------------------------
 
 Ledger::Ledger(const LimitModes& modes, Fleet& fleet)
@@ -110,15 +153,6 @@ OrgLedger& Ledger::org(const Uuid& id) {
     metrics_.orgs.set(static_cast<std::int64_t>(orgs_.size()));
   }
   return *slot;
-}
-
-void Ledger::turn_periods(OrgLedger& org, WallMicros now) noexcept {
-  for (std::size_t i = 0; i < kBudgetPeriods; ++i) {
-    const std::int64_t number = period_number(kPeriods[i], now);
-    if (org.periods[i] == number) continue;
-    org.periods[i] = number;
-    org.own[i] = org.others[i] = Usage{};
-  }
 }
 
 Ledger::Outcome Ledger::reserve(OrgLedger& org, std::int64_t events, Now now, Take& take, Refusal& refusal) {
@@ -157,6 +191,7 @@ Ledger::Outcome Ledger::reserve(OrgLedger& org, std::int64_t events, Now now, Ta
     return Outcome::kRefused;
   }
 
+  const WallMicros accepted_at = org.moment_of_day(now.wall);
   // In the contract's order: daily quota, burst, budgets.
   std::int64_t fits = has_daily_limit ? std::clamp<std::int64_t>(org.available(), 0, events) : events;
   const bool daily_is_short = has_daily_limit && (fits < events || (events == 0 && org.available() <= 0));
@@ -176,9 +211,9 @@ Ledger::Outcome Ledger::reserve(OrgLedger& org, std::int64_t events, Now now, Ta
       refusal = {.reason = Reason::kDailyLimit,
                  .limit = policy.events_per_day,
                  .used = std::min(org.charged, policy.events_per_day),
-                 .resume_at = period_end(BudgetPeriod::kDaily, now.wall),
+                 .resume_at = period_end(BudgetPeriod::kDaily, accepted_at),
                  .tier = policy.tier};
-      refusal.retry_after_s = seconds_until(refusal.resume_at, now.wall);
+      refusal.retry_after_s = seconds_until(refusal.resume_at, accepted_at);
       return Outcome::kRefused;
     }
   }
@@ -201,13 +236,14 @@ Ledger::Outcome Ledger::reserve(OrgLedger& org, std::int64_t events, Now now, Ta
       return Outcome::kRefused;
     }
   }
-  turn_periods(org, now.wall);
-  if (refuses_budget(org, now, refusal)) return Outcome::kRefused;
+  for (const BudgetPeriod period : kPeriods) turn_period(org, period, period_number(period, accepted_at));
+  if (refuses_budget(org, accepted_at, refusal)) return Outcome::kRefused;
 
   const std::int64_t burst = std::min(org.burst_units, fits);
   org.burst_units -= burst;
   org.reserved += fits;
   take.events = fits;
+  take.accepted_at = accepted_at;
   take.day = org.day;
   take.burst_units = burst;
   take.burst_second = org.burst_second;
@@ -216,7 +252,7 @@ Ledger::Outcome Ledger::reserve(OrgLedger& org, std::int64_t events, Now now, Ta
 }
 
 // Only money refuses; the batch that crosses the line was recorded, since it was spent.
-bool Ledger::refuses_budget(const OrgLedger& org, Now now, Refusal& refusal) {
+bool Ledger::refuses_budget(const OrgLedger& org, WallMicros accepted_at, Refusal& refusal) {
   for (const Budget& budget : org.policy->budgets) {
     if (budget.type != BudgetType::kCost) continue;
     const auto i = static_cast<std::size_t>(budget.period);
@@ -230,11 +266,11 @@ bool Ledger::refuses_budget(const OrgLedger& org, Now now, Refusal& refusal) {
     refusal = {.reason = Reason::kOrgBudget,
                .limit = budget.limit,
                .used = used,
-               .resume_at = period_end(budget.period, now.wall),
+               .resume_at = period_end(budget.period, accepted_at),
                .tier = org.policy->tier,
                .budget_type = budget.type,
                .budget_period = budget.period};
-    refusal.retry_after_s = seconds_until(refusal.resume_at, now.wall);
+    refusal.retry_after_s = seconds_until(refusal.resume_at, accepted_at);
     return true;
   }
   return false;
@@ -254,7 +290,11 @@ void Ledger::settle(OrgLedger& org, const Take& take, bool durable) {
     return;
   }
   for (std::size_t i = 0; i < kBudgetPeriods; ++i) {
-    if (take.periods[i] == org.periods[i]) org.own[i] += take.usage;
+    if (take.periods[i] == org.periods[i]) {
+      org.own[i] += take.usage;
+    } else if (take.periods[i] == org.past_periods[i]) {
+      org.past_own[i] += take.usage;
+    }
   }
 }
 
@@ -263,10 +303,14 @@ RateState Ledger::rate_state(const OrgLedger& org, Now now) const {
   if (org.policy == nullptr) return state;
   if (org.policy->events_per_day != kUnlimited) {
     state.daily_limit = org.policy->events_per_day;
+    // Without a batch that counts, the ledger may still be at a day that is over.
+    const WallMicros wall = now.mono < org.day_ends ? org.moment_of_day(now.wall) : now.wall;
     // What this node holds is charged, and still there.
-    const std::int64_t used = std::max(org.spent + org.reserved, org.charged - org.available());
+    const std::int64_t used = period_number(BudgetPeriod::kDaily, wall) == org.day
+                                  ? std::max(org.spent + org.reserved, org.charged - org.available())
+                                  : 0;
     state.daily_left = std::clamp<std::int64_t>(state.daily_limit - used, 0, state.daily_limit);
-    state.daily_reset_s = seconds_until(period_end(BudgetPeriod::kDaily, now.wall), now.wall);
+    state.daily_reset_s = seconds_until(period_end(BudgetPeriod::kDaily, wall), wall);
   }
   if (org.policy->burst_per_minute != kUnlimited) {
     state.burst_limit = org.policy->burst_per_minute;
@@ -284,10 +328,8 @@ std::int64_t Ledger::agent_places(OrgLedger& org, Now now) {
 
 void Ledger::restore_usage(const Uuid& id, BudgetPeriod period, std::int64_t number, const Usage& usage) {
   OrgLedger& restored = org(id);
-  const auto i = static_cast<std::size_t>(period);
-  if (restored.periods[i] != number) restored.own[i] = {};
-  restored.periods[i] = number;
-  restored.own[i] += usage;
+  turn_period(restored, period, number);
+  restored.own[static_cast<std::size_t>(period)] += usage;
   if (period != BudgetPeriod::kDaily) return;
   turn_day(restored, number);
   restored.spent = restored.ceiling = saturating_add(restored.spent, usage.events);

@@ -35,6 +35,8 @@ struct Now {
 // What a batch takes from its organization.
 struct Take {
   std::int64_t events = 0;
+  // When it counts as received: within the day that it was taken from, whatever this node's clock says.
+  WallMicros accepted_at = 0;
   std::int64_t day = 0;
   std::int64_t burst_units = 0;
   std::int64_t burst_second = 0;
@@ -75,6 +77,9 @@ struct OrgLedger {
   std::array<std::int64_t, kBudgetPeriods> periods{-1, -1, 0};
   std::array<Usage, kBudgetPeriods> own{};
   std::array<Usage, kBudgetPeriods> others{};
+  // Its own in the period before (or behind) those: clocks that disagree around midnight go there and back.
+  std::array<std::int64_t, kBudgetPeriods> past_periods{-1, -1, -1};
+  std::array<Usage, kBudgetPeriods> past_own{};
 
   Roster roster;
 
@@ -82,8 +87,13 @@ struct OrgLedger {
   std::shared_ptr<Lease> lease;  // only in a fleet; shared_ptr for its deleter: Lease is incomplete here
 
   std::int64_t available() const noexcept { return ceiling - spent - reserved; }
+  // The moment of `day` that is nearest to `wall`: the authority says which day it is, this node's clock only
+  // how late in it. So what is stored counts on the same day after a restart.
+  WallMicros moment_of_day(WallMicros wall) const noexcept;
 };
 
+// A period begins: what was used before counts only if it comes back. The total is a period without an end.
+void turn_period(OrgLedger& org, BudgetPeriod period, std::int64_t number) noexcept;
 // What the authority said becomes the ledger's. `asked` is when the question was sent: what the answer says
 // of time runs from then.
 void take_over(OrgLedger& org, const RenewReply& reply, Now asked);
@@ -157,9 +167,10 @@ struct RateState {
 };
 
 struct LedgerMetrics {
-  Counter daily_refused, burst_refused, budget_refused, unsettled_refused;
+  Counter daily_refused, burst_refused, budget_refused, unsettled_refused;  // batches
   Counter daily_shadowed, burst_shadowed, budget_shadowed;
-  Gauge orgs, roster_bytes;
+  Gauge orgs;
+  void add_to(MetricsRegistry& registry, std::uint32_t shard) const;
 };
 
 class Ledger {
@@ -191,8 +202,8 @@ class Ledger {
   std::int64_t agent_places(OrgLedger& org, Now now);
   Fleet& fleet() noexcept { return fleet_; }
 
-  // At start: what was used by this node in the running periods and on the day before, before the first
-  // batch.
+  // At start, before the first batch: what was used by this node in the running periods and in those beside
+  // them. The numbers of one period ascend: the last one, and the one before it, are kept.
   void restore_usage(const Uuid& org, BudgetPeriod period, std::int64_t number, const Usage& usage);
   void restore_agent(const Uuid& org, std::uint64_t fingerprint, WallMicros seen);
 
@@ -201,8 +212,7 @@ class Ledger {
   std::size_t org_count() const noexcept { return orgs_.size(); }
 
  private:
-  static void turn_periods(OrgLedger& org, WallMicros now) noexcept;
-  bool refuses_budget(const OrgLedger& org, Now now, Refusal& refusal);
+  bool refuses_budget(const OrgLedger& org, WallMicros accepted_at, Refusal& refusal);
 
   LimitModes modes_;
   Fleet& fleet_;

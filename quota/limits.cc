@@ -35,6 +35,14 @@ Usage& Usage::operator+=(const Usage& other) noexcept {
   return *this;
 }
 
+Usage usage_of(const Event& event) noexcept {
+  return {.events = 1,
+          .cost = event.cost,
+          .input_tokens = event.input_tokens,
+          .output_tokens = event.output_tokens,
+          .duration_ms = event.duration_ms};
+}
+
 std::int64_t amount_of(BudgetType type, const Usage& usage) noexcept {
   switch (type) {
     case BudgetType::kCost:

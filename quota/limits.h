@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "engine/clock.h"
+#include "engine/event.h"
 #include "engine/ids.h"
 
 namespace kavach::quota {
@@ -33,6 +34,8 @@ struct Usage {
   Usage& operator+=(const Usage& other) noexcept;
   friend bool operator==(const Usage&, const Usage&) = default;
 };
+
+Usage usage_of(const Event& event) noexcept;
 
 enum class BudgetType : std::uint8_t { kCost, kTokensTotal, kTokensInput, kTokensOutput, kCalls, kDuration };
 // All periods are UTC.

@@ -271,7 +271,7 @@ void IngestHandler::on_verdict(IngestRequest& request) {
   Batch& batch = request.scratch->batch;
   if (admitted) {
     // It counts in the periods in which it was admitted, also after a restart.
-    batch.received_at = request.now.wall;
+    batch.received_at = request.accepted_at;
     const bool all = request.admitted_events == request.events.size();
     request.frame.payload.clear();
     sink::encode_batch(

@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include "engine/calendar.h"
 #include "tests/quota/limits_fixture.h"
 
 namespace kavach::quota {
@@ -217,7 +218,7 @@ TEST_CASE_FIXTURE(LimitsFixture, "in shadow mode everything is counted and nothi
   CHECK(ledger.metrics().daily_shadowed.value() == 2);
   CHECK(ledger.metrics().burst_shadowed.value() == 2);
   CHECK(ledger.metrics().budget_shadowed.value() == 1);
-  CHECK(admission.metrics().agent_shadowed_events.value() > 0);
+  CHECK(admission.metrics().agent_shadowed_batches.value() == 2);
 }
 
 TEST_CASE_FIXTURE(LimitsFixture, "a new policy takes effect with the next batch, up and down") {
@@ -247,6 +248,111 @@ TEST_CASE_FIXTURE(LimitsFixture, "what was used before a restart counts") {
   CHECK(refusal.reason == Reason::kOrgBudget);
   // The next month: the day's quota is another one too.
   CHECK(send(12, kNoon + 31 * 24 * kHour, {1}) == 10);
+}
+
+// An authority whose clock is not the node's: it says which day it is.
+struct AuthorityOfAnotherClock final : Fleet {
+  Answer renew(OrgLedger& org, const Ask& ask, Now now) override {
+    turn_day(org, day);
+    org.ceiling = org.policy->events_per_day;
+    org.charged = org.ceiling;
+    org.day_ends = now.mono + kHour;
+    org.burst_units = ask.burst_need;
+    return Answer::kDone;
+  }
+  bool shares_agents() const noexcept override { return false; }
+  Answer claim_agents(OrgLedger&, std::span<const std::uint64_t>, Now) override { return Answer::kDone; }
+
+  std::int64_t day = 0;
+};
+
+struct MidnightFixture {
+  MidnightFixture() {
+    std::vector<Policy> policies(1);
+    policies[0] = {.org = kAcme,
+                   .events_per_day = 2,
+                   .budgets = {{BudgetType::kCost, BudgetPeriod::kDaily, 3 * kNanoPerDollar}}};
+    ledger.install(std::make_shared<PolicyTable>(std::move(policies)));
+  }
+  // An event of a dollar on `day`, by the authority; `wall` is the node's clock.
+  Ledger::Outcome send(std::int64_t day, WallMicros wall) {
+    authority.day = day;
+    OrgLedger& org = ledger.org(kAcme);
+    const auto outcome = ledger.reserve(org, 1, {.wall = wall, .mono = kHour}, take, refusal);
+    if (outcome != Ledger::Outcome::kTaken) return outcome;
+    take.usage = {.events = 1, .cost = kNanoPerDollar};
+    ledger.settle(org, take, true);
+    return outcome;
+  }
+
+  const std::int64_t today = period_number(BudgetPeriod::kDaily, kNoon);
+  const WallMicros midnight = start_of_day(today);
+  AuthorityOfAnotherClock authority;
+  Ledger ledger{{}, authority};
+  Take take;
+  Refusal refusal;
+};
+
+TEST_CASE_FIXTURE(MidnightFixture,
+                  "a batch counts on the day it was taken from, whatever the node's clock says") {
+  CHECK(send(today, midnight - 5 * kSecond) == Ledger::Outcome::kTaken);
+  CHECK(take.accepted_at == midnight);
+  CHECK(take.day == today);
+  CHECK(take.periods[0] == today);
+  CHECK(send(today - 1, midnight + 5 * kSecond) == Ledger::Outcome::kTaken);
+  CHECK(take.accepted_at == midnight - 1);
+  CHECK(take.periods[0] == today - 1);
+  CHECK(send(today, kNoon) == Ledger::Outcome::kTaken);
+  CHECK(take.accepted_at == kNoon);
+}
+
+TEST_CASE_FIXTURE(MidnightFixture, "a refusal ends with the day of the authority") {
+  CHECK(send(today, midnight - kSecond) == Ledger::Outcome::kTaken);
+  CHECK(send(today, midnight - kSecond) == Ledger::Outcome::kTaken);
+  CHECK(send(today, midnight - kSecond) == Ledger::Outcome::kRefused);
+  CHECK(refusal.reason == Reason::kDailyLimit);
+  CHECK(refusal.resume_at == midnight + 24 * kHour);
+  CHECK(refusal.retry_after_s == 24 * 3600);
+  CHECK(send(today, midnight + 25 * kHour) == Ledger::Outcome::kRefused);
+  CHECK(refusal.resume_at == midnight + 24 * kHour);
+  CHECK(refusal.retry_after_s == 1);
+  const RateState rate = ledger.rate_state(ledger.org(kAcme), {.wall = midnight + 25 * kHour, .mono = kHour});
+  CHECK(rate.daily_left == 0);
+  CHECK(rate.daily_reset_s == 1);
+}
+
+TEST_CASE_FIXTURE(MidnightFixture,
+                  "what a budget's day has used is not lost while clocks disagree about midnight") {
+  ledger.set_modes({.daily = LimitMode::kShadow});
+  for (int i = 0; i < 2; ++i) {
+    CHECK(send(today - 1, midnight) == Ledger::Outcome::kTaken);
+    CHECK(send(today, midnight) == Ledger::Outcome::kTaken);
+  }
+  CHECK(send(today, midnight) == Ledger::Outcome::kTaken);
+  CHECK(send(today, midnight) == Ledger::Outcome::kRefused);
+  CHECK(refusal.reason == Reason::kOrgBudget);
+  CHECK(refusal.used == 3 * kNanoPerDollar);
+  CHECK(send(today - 1, midnight) == Ledger::Outcome::kTaken);
+  CHECK(send(today - 1, midnight) == Ledger::Outcome::kRefused);
+}
+
+TEST_CASE_FIXTURE(MidnightFixture, "after a restart the days on both sides of midnight are known") {
+  ledger.restore_usage(kAcme, BudgetPeriod::kDaily, today - 1, {.events = 1, .cost = 3 * kNanoPerDollar});
+  ledger.restore_usage(kAcme, BudgetPeriod::kDaily, today, {.events = 2, .cost = 1});
+  CHECK(send(today - 1, midnight) == Ledger::Outcome::kRefused);
+  CHECK(refusal.reason == Reason::kOrgBudget);
+  CHECK(send(today, midnight) == Ledger::Outcome::kRefused);
+  CHECK(refusal.reason == Reason::kDailyLimit);
+}
+
+TEST_CASE_FIXTURE(LimitsFixture, "a day that was over for this node stays over when its clock is set back") {
+  install({.events_per_day = 10});
+  const WallMicros midnight = kNoon + 12 * kHour;
+  CHECK(send(6, midnight) == 6);
+  LimitedBatch batch(5, at(midnight - kSecond));
+  admission.decide(batch);
+  CHECK(batch.admitted_events == 4);
+  CHECK(batch.accepted_at == midnight);
 }
 
 TEST_CASE("periods end where the UTC calendar says") {

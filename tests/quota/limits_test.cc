@@ -271,6 +271,7 @@ struct MidnightFixture {
     std::vector<Policy> policies(1);
     policies[0] = {.org = kAcme,
                    .events_per_day = 2,
+                   .burst_per_minute = 100,  // asked for with every batch
                    .budgets = {{BudgetType::kCost, BudgetPeriod::kDaily, 3 * kNanoPerDollar}}};
     ledger.install(std::make_shared<PolicyTable>(std::move(policies)));
   }

@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("support")
 
 from support.kavachd import Kavachd  # noqa: E402
+from support.redis import RedisServer  # noqa: E402
 
 
 @pytest.fixture
@@ -36,3 +37,10 @@ def shared(request, tmp_path_factory):
 @pytest.fixture
 def node(make_node) -> Kavachd:
     return make_node()
+
+
+@pytest.fixture
+def redis(tmp_path):
+    """A redis-server that runs."""
+    with RedisServer(tmp_path / "redis") as server:
+        yield server

@@ -1,12 +1,20 @@
 // Keys: how they are read from a request, found in a table, and what a shard remembers of their use.
 #include <doctest/doctest.h>
 
+#include <atomic>
+#include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
+#include <thread>
+#include <utility>
+#include <vector>
 
 #include "http/auth/api_key.h"
 #include "http/auth/directory.h"
 #include "http/auth/key_table.h"
+#include "sink/store/store.h"
+#include "tests/support/temp_folder.h"
 
 namespace kavach::http {
 namespace {
@@ -119,6 +127,95 @@ TEST_CASE("use of a key is noted once a minute, use of a revoked one every time"
   CHECK(failures[0].failures == 5);
   CHECK(failures[0].last_failed_us == now + 4);
   CHECK(ring.take_uses().empty());
+}
+
+// Directory of one shard with a store of its own, which is never polled unless it is asked for.
+class AskedDirectory {
+ public:
+  AskedDirectory() {
+    auto tiers = quota::TierTable::load("");
+    REQUIRE_MESSAGE(tiers.has_value(), tiers.error().message);
+    auto made = Directory::create(
+        runtime_, {&ring_}, open(), std::move(*tiers),
+        [this](ShardId, const std::shared_ptr<const quota::PolicyTable>&) { installs.fetch_add(1); },
+        kMicrosPerHour);
+    REQUIRE_MESSAGE(made.has_value(), made.error().message);
+    directory = std::move(*made);
+    runtime_.start();
+    directory->start();
+  }
+  ~AskedDirectory() {
+    directory->stop();
+    runtime_.stop();
+  }
+  AskedDirectory(const AskedDirectory&) = delete;
+  AskedDirectory& operator=(const AskedDirectory&) = delete;
+
+  // As another process would.
+  void add_org() {
+    const auto org = other_->create_org("acme", "free", mint_key("dev", "default").stored);
+    REQUIRE_MESSAGE(org.has_value(), org.error().message);
+  }
+  bool eventually(const std::function<bool()>& condition) const {
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (!condition()) {
+      if (std::chrono::steady_clock::now() > until) return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return true;
+  }
+
+  std::unique_ptr<Directory> directory;
+  std::atomic<int> installs{0};  // the first before anything runs
+
+ private:
+  std::unique_ptr<sink::Store> open() const {
+    auto store = sink::open_sqlite(folder_.file("kavach.db"));
+    REQUIRE_MESSAGE(store.has_value(), store.error().message);
+    return std::move(*store);
+  }
+
+  test::TempFolder folder_;
+  std::unique_ptr<sink::Store> other_ = open();
+  Runtime runtime_{{.shards = 1}};
+  KeyRing ring_;
+};
+
+TEST_CASE("a directory that is told to poll sees a change at once, and else with the next poll") {
+  AskedDirectory asked;
+  REQUIRE(asked.installs.load() == 1);
+  asked.add_org();
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  CHECK(asked.installs.load() == 1);
+  asked.directory->poll_now();
+  CHECK(asked.eventually([&] { return asked.installs.load() == 2; }));
+  // Nothing has changed since.
+  for (int i = 0; i < 3; ++i) {
+    asked.directory->poll_now();
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  CHECK(asked.installs.load() == 2);
+}
+
+TEST_CASE("a change is seen however many threads ask meanwhile, and they do not make a load each") {
+  AskedDirectory asked;
+  std::atomic<bool> asking{true};
+  std::vector<std::thread> askers;
+  for (int i = 0; i < 4; ++i) {
+    askers.emplace_back([&] {
+      while (asking) asked.directory->poll_now();
+    });
+  }
+  constexpr int kChanges = 20;
+  for (int i = 0; i < kChanges; ++i) {
+    const int before = asked.installs.load();
+    asked.add_org();
+    CHECK(asked.eventually([&] { return asked.installs.load() > before; }));
+  }
+  asking = false;
+  for (std::thread& asker : askers) asker.join();
+  // One more than there were changes: of the start.
+  CHECK(asked.installs.load() <= kChanges + 1);
 }
 
 }  // namespace

@@ -10,10 +10,14 @@
 #include <utility>
 #include <vector>
 
+#include "engine/worker_pool.h"
 #include "http/auth/api_key.h"
 #include "http/auth/directory.h"
 #include "http/auth/key_table.h"
+#include "quota/redis/announce.h"
+#include "quota/redis/change_subscription.h"
 #include "sink/store/store.h"
+#include "tests/support/redis_server.h"
 #include "tests/support/temp_folder.h"
 
 namespace kavach::http {
@@ -136,21 +140,25 @@ class AskedDirectory {
     auto tiers = quota::TierTable::load("");
     REQUIRE_MESSAGE(tiers.has_value(), tiers.error().message);
     auto made = Directory::create(
-        runtime_, {&ring_}, open(), std::move(*tiers),
+        runtime, {&ring_}, open(), std::move(*tiers),
         [this](ShardId, const std::shared_ptr<const quota::PolicyTable>&) { installs.fetch_add(1); },
         kMicrosPerHour);
     REQUIRE_MESSAGE(made.has_value(), made.error().message);
     directory = std::move(*made);
-    runtime_.start();
-    directory->start();
   }
-  ~AskedDirectory() {
-    directory->stop();
-    runtime_.stop();
-  }
+  ~AskedDirectory() { stop(); }
   AskedDirectory(const AskedDirectory&) = delete;
   AskedDirectory& operator=(const AskedDirectory&) = delete;
 
+  AskedDirectory& start() {
+    runtime.start();
+    directory->start();
+    return *this;
+  }
+  void stop() {
+    directory->stop();
+    runtime.stop();
+  }
   // As another process would.
   void add_org() {
     const auto org = other_->create_org("acme", "free", mint_key("dev", "default").stored);
@@ -165,6 +173,7 @@ class AskedDirectory {
     return true;
   }
 
+  Runtime runtime{{.shards = 1}};
   std::unique_ptr<Directory> directory;
   std::atomic<int> installs{0};  // the first before anything runs
 
@@ -177,12 +186,12 @@ class AskedDirectory {
 
   test::TempFolder folder_;
   std::unique_ptr<sink::Store> other_ = open();
-  Runtime runtime_{{.shards = 1}};
   KeyRing ring_;
 };
 
 TEST_CASE("a directory that is told to poll sees a change at once, and else with the next poll") {
   AskedDirectory asked;
+  asked.start();
   REQUIRE(asked.installs.load() == 1);
   asked.add_org();
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
@@ -199,6 +208,7 @@ TEST_CASE("a directory that is told to poll sees a change at once, and else with
 
 TEST_CASE("a change is seen however many threads ask meanwhile, and they do not make a load each") {
   AskedDirectory asked;
+  asked.start();
   std::atomic<bool> asking{true};
   std::vector<std::thread> askers;
   for (int i = 0; i < 4; ++i) {
@@ -216,6 +226,34 @@ TEST_CASE("a change is seen however many threads ask meanwhile, and they do not 
   for (std::thread& asker : askers) asker.join();
   // One more than there were changes: of the start.
   CHECK(asked.installs.load() <= kChanges + 1);
+}
+
+TEST_CASE(
+    "a change that is announced through Redis is seen, also when nobody heard of it while Redis was away") {
+  test::RedisServer redis;
+  const auto url = quota::RedisUrl::parse(redis.unix_url());
+  REQUIRE(url.has_value());
+  AskedDirectory asked;
+  WorkerPool workers({.name = "test", .threads = 1});
+  quota::ChangeSubscription subscription(asked.runtime.shard(0), workers,
+                                         {.url = *url, .tls = nullptr, .prefix = "test:"},
+                                         [&] { asked.directory->poll_now(); });
+  asked.start();
+  asked.runtime.shard(0).post([&] { subscription.start(); });
+  REQUIRE(asked.eventually([&] { return subscription.subscriptions() == 1; }));
+
+  asked.add_org();
+  const quota::Announcement announcement{.url = *url, .tls = nullptr, .prefix = "test:"};
+  REQUIRE(quota::announce_change(announcement).has_value());
+  CHECK(asked.eventually([&] { return asked.installs.load() == 2; }));
+
+  redis.kill();
+  asked.add_org();
+  CHECK_FALSE(quota::announce_change(announcement).has_value());
+  redis.start();
+  CHECK(asked.eventually([&] { return asked.installs.load() == 3; }));
+  asked.runtime.shard(0).post([&] { subscription.stop(); });
+  asked.stop();
 }
 
 }  // namespace

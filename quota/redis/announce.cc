@@ -33,7 +33,7 @@ class Exchange {
   Status connect(const RedisAddress& address, const Announcement& announcement) {
     auto outcome = stream_.connect(address, announcement.tls, announcement.url.host);
     while (outcome != RedisStream::Outcome::kDone) {
-      if (const Status waited = wait_for(outcome); !waited) return waited;
+      if (Status waited = wait_for(outcome); !waited) return waited;
       outcome = stream_.finish_connect();
     }
     return {};
@@ -44,7 +44,7 @@ class Exchange {
       const RedisStream::Moved moved = stream_.write(bytes.data(), bytes.size());
       bytes.remove_prefix(moved.bytes);
       if (moved.outcome == RedisStream::Outcome::kDone) continue;
-      if (const Status waited = wait_for(moved.outcome); !waited) return waited;
+      if (Status waited = wait_for(moved.outcome); !waited) return waited;
     }
     return {};
   }
@@ -57,7 +57,7 @@ class Exchange {
       const RedisStream::Moved moved = stream_.read(input.data(), input.size());
       if (moved.outcome == RedisStream::Outcome::kDone) {
         reader_.feed({input.data(), moved.bytes});
-      } else if (const Status waited = wait_for(moved.outcome); !waited) {
+      } else if (Status waited = wait_for(moved.outcome); !waited) {
         return waited.error();
       }
     }
@@ -110,7 +110,7 @@ Status publish(Exchange& exchange, const Announcement& announcement) {
   const bool logs_in = !announcement.url.password.empty();
   std::string commands = logs_in ? announcement.url.auth_command() : std::string();
   commands += RedisCommand().add("PUBLISH").add(change_channel(announcement.prefix)).add(kMessage).bytes();
-  if (const Status written = exchange.write(commands); !written) return written;
+  if (Status written = exchange.write(commands); !written) return written;
   if (logs_in) {
     const auto reply = exchange.read();
     if (!reply) return reply.error();

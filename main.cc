@@ -25,6 +25,9 @@
 #include "http/ingest/utf8.h"
 #include "http/node.h"
 #include "quota/limits.h"
+#include "quota/redis/announce.h"
+#include "quota/redis/stream.h"
+#include "quota/redis/url.h"
 #include "quota/tiers.h"
 #include "sink/journal/journal.h"
 #include "sink/store/store.h"
@@ -286,6 +289,35 @@ int reactivate_agent(const Config& config, const Arguments& arguments) {
   });
 }
 
+// --- announcing changes ------------------------------------------------------------------------------------
+
+Status announce_change(const Config::Redis& redis, const quota::RedisUrl& url) {
+  quota::Announcement announcement{.url = url, .tls = nullptr, .prefix = redis.prefix};
+  if (url.tls) {
+    auto tls = quota::RedisTls::load(redis.ca_file);
+    if (!tls) return tls.error();
+    announcement.tls = std::move(*tls);
+  }
+  return quota::announce_change(announcement);
+}
+
+// Tells the nodes of what the store now has. They find it by themselves, so that this never fails a command.
+void announce_change(const Config& config) {
+  if (config.redis.url.empty()) return;
+  // What the command printed is safe, whatever comes of this: a new key is shown once.
+  std::cout.flush();
+  ::signal(SIGPIPE, SIG_IGN);
+  const auto url = quota::RedisUrl::parse(config.redis.url);
+  const Status announced = url ? announce_change(config.redis, *url) : Status(url.error());
+  if (announced) return;
+  std::cerr << fmt::format(
+      "kavachd: warning: the change is stored, but not announced through {}: {}; "
+      "nodes will see it with their next poll (auth.poll_ms)\n",
+      url ? url->shown() : "Redis", announced.error().message);
+}
+
+// --- the journal -------------------------------------------------------------------------------------------
+
 int inspect_journal(const Config& config, const Arguments& arguments) {
   const auto journal = sink::inspect_journal(config.journal.directory);
   if (!journal) return fail(journal.error().message);
@@ -390,7 +422,9 @@ struct Command {
   const char* help;
   void (*declare)(CLI::App& command, Arguments& into);
   int (*run)(const Config& config, const Arguments& arguments);
+  bool changes_directory = false;  // then nodes are told
 };
+constexpr bool kAnnounced = true;
 
 const std::map<std::string, std::string> kGroups{{"org", "Organizations"},
                                                  {"key", "API keys"},
@@ -412,7 +446,7 @@ constexpr Command kCommands[] = {
        command.add_option("--name", into.name, "Display name")->required();
        command.add_option("--tier", into.change.tier, "Tier of its plan")->default_str("free");
      },
-     create_org},
+     create_org, kAnnounced},
     {"org", "show", "Its plan, limits, budgets and killed agents (JSON)", take_org, show_org},
     {"org", "set", "Change its plan, subscription or limits, all at once (JSON)",
      [](CLI::App& command, Arguments& into) {
@@ -424,18 +458,18 @@ constexpr Command kCommands[] = {
        take_limit(command, "--max-agents", into.change.agents_max, "Agents active within 24 hours");
        take_limit(command, "--burst-per-minute", into.change.burst_per_minute, "Events within 60 seconds");
      },
-     set_org},
+     set_org, kAnnounced},
     {"key", "create", "Make a key; it is shown once (JSON)",
      [](CLI::App& command, Arguments& into) {
        take_org(command, into);
        command.add_option("--name", into.name, "What the key is for")->required();
      },
-     create_key},
+     create_key, kAnnounced},
     {"key", "revoke", "Revoke a key, by id or prefix (JSON)",
      [](CLI::App& command, Arguments& into) {
        command.add_option("key", into.key, "Key id, or a prefix that only one key has")->required();
      },
-     revoke_key},
+     revoke_key, kAnnounced},
     {"budget", "set", "Set the organization's budget of a type and period (JSON)",
      [](CLI::App& command, Arguments& into) {
        take_budget(command, into);
@@ -452,16 +486,17 @@ constexpr Command kCommands[] = {
                "In USD, tokens, calls or ms")
            ->required();
      },
-     set_budget},
+     set_budget, kAnnounced},
     {"budget", "list", "The organization's budgets (JSON)", take_org, list_budgets},
-    {"budget", "delete", "Take a budget away (JSON)", take_budget, delete_budget},
+    {"budget", "delete", "Take a budget away (JSON)", take_budget, delete_budget, kAnnounced},
     {"agent", "kill", "Refuse an agent's events, also before its first (JSON)",
      [](CLI::App& command, Arguments& into) {
        take_agent(command, into);
        command.add_option("--reason", into.reason, "Why, for whoever asks later");
      },
-     kill_agent},
-    {"agent", "reactivate", "Take a killed agent's events again (JSON)", take_agent, reactivate_agent},
+     kill_agent, kAnnounced},
+    {"agent", "reactivate", "Take a killed agent's events again (JSON)", take_agent, reactivate_agent,
+     kAnnounced},
     {"journal", "inspect", "Segments, frames, and what is damaged",
      [](CLI::App& command, Arguments& into) {
        command.add_flag("--json", into.json, "JSON instead of text");
@@ -500,7 +535,10 @@ int run(int argc, char** argv) {
   if (!config) return fail("the config is wrong:\n" + config.error().message, kExitUsage);
   log::init({.level = http::level_of(config->log.level), .json = config->log.format == "json"});
   for (const auto& [parser, command] : declared) {
-    if (parser->parsed()) return command->run(*config, arguments);
+    if (!parser->parsed()) continue;
+    const int code = command->run(*config, arguments);
+    if (code == 0 && command->changes_directory) announce_change(*config);
+    return code;
   }
   return kExitUsage;  // not reached: a command is required
 }

@@ -122,7 +122,10 @@ void add_ingest(std::vector<Setting>& rows) {
   using Auth = Config::Auth;
   using Ingest = Config::Ingest;
   rows.push_back({"auth.poll_ms", integer<&Config::auth, &Auth::poll_ms>(250, 10, 1'000), "ms",
-                  Reload::kRestart, "How often keys made or revoked by other processes are looked for."});
+                  Reload::kRestart,
+                  "How often changes that other processes made (keys, tiers, limits, budgets, killed agents) "
+                  "are looked for. "
+                  "Those that are announced through redis.url are seen at once."});
   rows.push_back({"ingest.batch_events_max",
                   integer<&Config::ingest, &Ingest::batch_events_max>(1'000, 1, bounds::kBatchEventsMax),
                   "events", Reload::kLive, "Most events in one request (422)."});

@@ -108,26 +108,47 @@ void Directory::set_tiers(quota::TierTable tiers) {
   wake_.notify_all();
 }
 
+void Directory::poll_now() {
+  {
+    const std::lock_guard lock(mutex_);
+    poll_asked_ = true;
+  }
+  wake_.notify_all();
+}
+
 void Directory::report_uses(std::vector<sink::KeyUse> uses) {
   const std::lock_guard lock(mutex_);
   if (reported_.size() + uses.size() > kReportsMax) return;
   reported_.insert(reported_.end(), uses.begin(), uses.end());
 }
 
+bool Directory::wait(std::chrono::steady_clock::time_point rested) {
+  std::unique_lock lock(mutex_);
+  wake_.wait_for(lock, std::chrono::microseconds(poll_us_),
+                 [this] { return stopping_ || new_tiers_ || poll_asked_; });
+  if (poll_asked_) wake_.wait_until(lock, rested, [this] { return stopping_ || new_tiers_; });
+  // Before the version is read, so that no change which is announced from here on is missed.
+  poll_asked_ = false;
+  return stopping_;
+}
+
 void Directory::run() {
-  auto next_write = std::chrono::steady_clock::now() + kWriteUsesEvery;
-  for (bool stopping = false; !stopping;) {
-    {
-      std::unique_lock lock(mutex_);
-      wake_.wait_for(lock, std::chrono::microseconds(poll_us_), [this] { return stopping_ || new_tiers_; });
-      stopping = stopping_;
-    }
+  using Clock = std::chrono::steady_clock;
+  auto next_write = Clock::now() + kWriteUsesEvery;
+  auto rested = Clock::now();
+  for (;;) {
+    const bool stopping = wait(rested);
+    const auto began = Clock::now();
     take_new_tiers();
     if (!stopping) refresh();
-    if (stopping || std::chrono::steady_clock::now() >= next_write) {
+    // A script that changes a thousand keys makes as many announcements.
+    const auto ended = Clock::now();
+    rested = ended + std::min<Clock::duration>(ended - began, std::chrono::microseconds(poll_us_));
+    if (stopping || ended >= next_write) {
       write_uses();
-      next_write = std::chrono::steady_clock::now() + kWriteUsesEvery;
+      next_write = Clock::now() + kWriteUsesEvery;
     }
+    if (stopping) return;
   }
 }
 

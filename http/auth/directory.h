@@ -1,13 +1,15 @@
 // Directory: keeps every shard's key table and policies equal to the store, and takes down what happened to
 // the keys.
 //
-// One thread with a store connection of its own compares the directory's version every `poll`; when another
+// One thread with a store connection of its own compares the directory's version every `poll`, and when
+// poll_now() tells it to; when another
 // process (or this one) changed a key, an organization, its subscription, limits, budgets or killed agents,
 // it loads the directory and hands each shard a new copy of the keys and the one new table of policies. Once
 // a second it writes the uses and failures that the shards report (contract/agentkavach.md 1.1).
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -65,6 +67,9 @@ class Directory {
   void stop();
   // Any thread: the tiers were read again; all policies are built anew.
   void set_tiers(quota::TierTable tiers);
+  // Any thread, never blocks for long: something may have changed. The version is compared at once; asked for
+  // again meanwhile, once more, but after loading a directory the thread rests as long as that took.
+  void poll_now();
   // Any thread: what a shard's key ring noted.
   void report_uses(std::vector<sink::KeyUse> uses);
   // False while the store cannot be read. Any thread.
@@ -74,6 +79,8 @@ class Directory {
   Directory(Runtime& runtime, std::vector<KeyRing*> rings, std::unique_ptr<sink::Store> store,
             quota::TierTable tiers, InstallPolicies install_policies, std::int64_t poll_us);
   void run();
+  // Until it is time to poll. True: to stop.
+  bool wait(std::chrono::steady_clock::time_point rested);
   void take_new_tiers();
   void refresh();
   // `problem`: why the store could not be read, empty when it could. Says so when that changed.
@@ -95,6 +102,7 @@ class Directory {
   std::mutex mutex_;
   std::condition_variable wake_;
   bool stopping_ = false;                      // guarded by mutex_
+  bool poll_asked_ = false;                    // guarded by mutex_
   std::optional<quota::TierTable> new_tiers_;  // guarded by mutex_
   std::vector<sink::KeyUse> reported_;         // guarded by mutex_
 };

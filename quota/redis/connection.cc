@@ -2,11 +2,9 @@
 
 #include <fmt/format.h>
 #include <netdb.h>
-#include <sys/un.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <utility>
 
 #include "engine/check.h"
@@ -20,46 +18,6 @@ constexpr int kReadsPerTurn = 16;
 // An output buffer that a burst has made larger is given back.
 constexpr std::size_t kOutputKept = 256 << 10;
 constexpr std::size_t kLoggedErrorMax = 200;
-
-struct LookedUp {
-  std::vector<RedisAddress> addresses;
-  std::string problem;
-};
-
-// May block, unless `flags` say that only numbers are read.
-LookedUp addresses_of(const std::string& host, std::uint16_t port, int flags) {
-  addrinfo hints{};
-  hints.ai_family = AF_UNSPEC;
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = flags | AI_NUMERICSERV;
-  addrinfo* found = nullptr;
-  LookedUp result;
-  const int error = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found);
-  if (error != 0) {
-    result.problem = ::gai_strerror(error);
-    return result;
-  }
-  for (const addrinfo* one = found; one != nullptr; one = one->ai_next) {
-    RedisAddress address;
-    std::memcpy(&address.storage, one->ai_addr, one->ai_addrlen);
-    address.size = one->ai_addrlen;
-    result.addresses.push_back(address);
-  }
-  ::freeaddrinfo(found);
-  return result;
-}
-
-// REQUIRES: `path` fits (RedisUrl::parse).
-RedisAddress unix_address(const std::string& path) {
-  sockaddr_un name{};
-  KAVACH_CHECK(path.size() < sizeof(name.sun_path), "a socket's path is too long");
-  name.sun_family = AF_UNIX;
-  std::memcpy(name.sun_path, path.c_str(), path.size() + 1);
-  RedisAddress address;
-  std::memcpy(&address.storage, &name, sizeof(name));
-  address.size = sizeof(name);
-  return address;
-}
 
 // The value of `name:value` in an answer to INFO; empty when it is not there.
 std::string info_value(std::string_view info, std::string_view name) {
@@ -77,6 +35,31 @@ std::string info_value(std::string_view info, std::string_view name) {
 bool is_unfit(const RedisReply& reply) {
   constexpr std::string_view kCodes[] = {"READONLY", "LOADING", "MASTERDOWN", "NOAUTH"};
   return std::find(std::begin(kCodes), std::end(kCodes), reply.error_code()) != std::end(kCodes);
+}
+
+// What a subscriber hears: {"subscribe", channel, number of channels}, {"message", channel, text}, {"pong",
+// ""}.
+bool is_heard(const RedisReply& reply, std::string_view kind, std::size_t elements) {
+  using Kind = RedisReply::Kind;
+  if (reply.kind != Kind::kArray || reply.elements.size() != elements) return false;
+  return reply.elements[0].kind == Kind::kText && reply.elements[0].text == kind;
+}
+
+bool is_of(const RedisReply& reply, std::string_view channel) {
+  return reply.elements[1].kind == RedisReply::Kind::kText && reply.elements[1].text == channel;
+}
+
+bool is_subscription(const RedisReply& reply, std::string_view channel) {
+  return is_heard(reply, "subscribe", 3) && is_of(reply, channel);
+}
+
+bool is_message(const RedisReply& reply, std::string_view channel) {
+  return is_heard(reply, "message", 3) && is_of(reply, channel) &&
+         reply.elements[2].kind == RedisReply::Kind::kText;
+}
+
+bool is_pong(const RedisReply& reply) {
+  return is_heard(reply, "pong", 2);
 }
 
 }  // namespace
@@ -106,7 +89,7 @@ RedisConnection::RedisConnection(Shard& shard, WorkerPool& workers, const Option
     : shard_(shard),
       workers_(workers),
       options_(options),
-      shown_(options.url.shown()),
+      shown_(options.url.shown() + (options.channel.empty() ? "" : ", channel " + options.channel)),
       backoff_(shard.io().get_executor()) {
   KAVACH_CHECK(!options.url.tls || options.tls != nullptr, "TLS needs to know whom to trust");
   shard.at_end_of_turn([this] {
@@ -136,7 +119,12 @@ void RedisConnection::stop() {
   if (was_ready) disconnected_();
 }
 
+void RedisConnection::set_subscriber(std::function<void(std::string_view)> message) {
+  message_ = std::move(message);
+}
+
 bool RedisConnection::send(std::string_view command, Callback callback) {
+  KAVACH_CHECK(options_.channel.empty(), "a subscriber may not send commands");
   if (state_ != State::kReady || unanswered_bytes_ + command.size() > options_.unanswered_bytes_max) {
     metrics_.refused_commands.add();
     return false;
@@ -170,18 +158,18 @@ void RedisConnection::look_up() {
     addresses_.push_back(unix_address(url.path));
     return connect_next();
   }
-  addresses_ = addresses_of(url.host, url.port, AI_NUMERICHOST).addresses;
+  addresses_ = look_up_addresses(url.host, url.port, AI_NUMERICHOST).found;
   if (!addresses_.empty()) return connect_next();
   // A name server that is away may keep a worker for long: one of them, however many attempts are made
   // meanwhile.
   if (looking_up_) return;
   // The task touches nothing of this connection.
   looking_up_ = workers_.try_post([this, shard = &shard_, host = url.host, port = url.port] {
-    LookedUp found = addresses_of(host, port, 0);
+    RedisAddresses found = look_up_addresses(host, port);
     shard->post([this, found = std::move(found)] {
       looking_up_ = false;
       if (state_ != State::kResolving) return;
-      addresses_ = found.addresses;
+      addresses_ = found.found;
       if (addresses_.empty()) return fail("the host's name cannot be looked up: " + found.problem);
       connect_next();
     });
@@ -227,12 +215,8 @@ void RedisConnection::greet() {
   };
   const RedisUrl& url = options_.url;
   if (!url.password.empty()) {
-    RedisCommand auth;
-    auth.add("AUTH");
-    if (!url.user.empty()) auth.add(url.user);
-    auth.add(url.password);
     // Only the error's code is kept: a server that does not know the command repeats its arguments.
-    push(auth.bytes(), [this](const RedisReply* reply) {
+    push(url.auth_command(), [this](const RedisReply* reply) {
       if (reply == nullptr || !reply->is_error()) return;
       greeting_error_ = fmt::format("AUTH was refused ({})", reply->error_code());
     });
@@ -251,23 +235,35 @@ void RedisConnection::greet() {
   push(RedisCommand().add("INFO").add("server").bytes(), [this, expect_no_error](const RedisReply* reply) {
     if (reply == nullptr) return;
     expect_no_error("INFO")(reply);
-    on_greeted(*reply);
+    run_id_ = info_value(reply->text, "run_id");
+    if (greeting_error_.empty() && run_id_.empty()) greeting_error_ = "INFO tells no run_id";
+    if (options_.channel.empty()) on_greeted();
   });
+  if (!options_.channel.empty()) {
+    push(RedisCommand().add("SUBSCRIBE").add(options_.channel).bytes(),
+         [this, expect_no_error](const RedisReply* reply) {
+           if (reply == nullptr) return;
+           expect_no_error("SUBSCRIBE")(reply);
+           if (greeting_error_.empty() && !is_subscription(*reply, options_.channel)) {
+             greeting_error_ = "SUBSCRIBE is answered with something else";
+           }
+           on_greeted();
+         });
+  }
   await(true);
   write_some();
 }
 
-void RedisConnection::on_greeted(const RedisReply& info) {
-  const std::string run_id = info_value(info.text, "run_id");
-  if (greeting_error_.empty() && run_id.empty()) greeting_error_ = "INFO tells no run_id";
+void RedisConnection::on_greeted() {
   if (!greeting_error_.empty()) return fail(greeting_error_);
   state_ = State::kReady;
+  heard_ = shard_.mono_now();
   metrics_.connected.set(1);
   metrics_.connects.add();
   logged_reason_.clear();
   greeting_error_.clear();
   log::info("redis: shard {}: connected to {}", shard_.id(), shown_);
-  connected_(run_id);
+  connected_(run_id_);
 }
 
 void RedisConnection::fail(std::string reason) {
@@ -321,9 +317,19 @@ void RedisConnection::check_deadlines() {
     case State::kReady:
       if (!unanswered_.empty() && shard_.mono_now() - unanswered_.front().sent >= options_.stall_us) {
         fail("no answer in time");
+      } else if (!options_.channel.empty() && unanswered_.empty() &&
+                 shard_.mono_now() - heard_ >= options_.ping_us) {
+        ping();
       }
       return;
   }
+}
+
+// Of a subscriber, so that a server which is gone without a word is told from one that has nothing to say.
+void RedisConnection::ping() {
+  push(RedisCommand().add("PING").bytes(), [this](const RedisReply* reply) {
+    if (reply != nullptr && !is_pong(*reply)) fail("PING is answered with something else");
+  });
 }
 
 // --- bytes -------------------------------------------------------------------------------------------------
@@ -393,6 +399,13 @@ void RedisConnection::read_some() {
 bool RedisConnection::take_replies() {
   const std::uint64_t generation = generation_;
   while (const std::optional<RedisReply> reply = reader_->next()) {
+    heard_ = shard_.mono_now();
+    if (state_ == State::kReady && !options_.channel.empty() && is_message(*reply, options_.channel)) {
+      failures_ = 0;
+      message_(reply->elements.back().text);
+      if (generation != generation_) return false;
+      continue;
+    }
     if (unanswered_.empty()) {
       fail(reply->is_error() ? reply->text.substr(0, kLoggedErrorMax)
                              : "an answer that nothing had asked for");

@@ -9,6 +9,10 @@
 // Nothing here blocks: a name is looked up on the worker pool, and a server that takes no bytes or gives no
 // answer costs bounded memory, then the connection.
 //
+// With Options::channel it is a subscriber: the greeting ends with SUBSCRIBE, messages come as they are
+// published, and nothing may be sent (RESP2 allows no other commands). Since such a connection is silent for
+// hours, PING asks now and then whether the server is still there.
+//
 // Made before the runtime starts, outlives its run (Runtime::stop), and is made after everything that sends
 // from an end-of-turn hook, so that its own hook comes last. Its shard's own thread only, but for the
 // constructor.
@@ -29,6 +33,7 @@
 #include "engine/metrics.h"
 #include "engine/shard.h"
 #include "engine/worker_pool.h"
+#include "quota/redis/address.h"
 #include "quota/redis/reply.h"
 #include "quota/redis/stream.h"
 #include "quota/redis/url.h"
@@ -57,6 +62,8 @@ class RedisConnection {
     std::int64_t stall_us = 3 * kMicrosPerSecond;    // without an answer the connection is given up
     std::int64_t backoff_min_us = 50 * kMicrosPerMilli;
     std::int64_t backoff_max_us = kMicrosPerSecond;
+    std::string channel;                          // empty: no subscriber
+    std::int64_t ping_us = 5 * kMicrosPerSecond;  // of silence on the channel
   };
   // The reply, or null: the connection was lost before it came.
   using Callback = std::function<void(const RedisReply* reply)>;
@@ -71,12 +78,16 @@ class RedisConnection {
   void set_listener(std::function<void(const std::string& run_id)> connected,
                     std::function<void()> disconnected);
 
+  // `message` is called with the text of each message of the channel. Before start().
+  void set_subscriber(std::function<void(std::string_view text)> message);
+
   void start();
   // Closes for good, after what was sent and fits into the socket.
   void stop();
 
   // Takes a command (RedisCommand::bytes()); written with the end of this turn. `callback` is called exactly
   // once, never from within send(). False: not connected, or too much is unanswered; then nothing is taken.
+  // REQUIRES: no subscriber.
   [[nodiscard]] bool send(std::string_view command, Callback callback);
 
   bool ready() const noexcept { return state_ == State::kReady; }
@@ -99,13 +110,14 @@ class RedisConnection {
   void connect_next();
   void after_connect(RedisStream::Outcome outcome);
   void greet();
-  void on_greeted(const RedisReply& info);
+  void on_greeted();
   void push(std::string_view command, Callback callback);
   void await(bool for_read);
   void write_some();
   void read_some();
   bool take_replies();
   void check_deadlines();
+  void ping();
   void fail(std::string reason);
   void close();
 
@@ -116,6 +128,7 @@ class RedisConnection {
   const std::string shown_;
   std::function<void(const std::string&)> connected_ = [](const std::string&) {};
   std::function<void()> disconnected_ = [] {};
+  std::function<void(std::string_view)> message_ = [](std::string_view) {};
 
   State state_ = State::kStopped;
   // Changes with every socket: what was asked of an earlier one is answered to nobody.
@@ -130,6 +143,8 @@ class RedisConnection {
   std::vector<RedisAddress> addresses_;
   std::size_t next_address_ = 0;
   std::string greeting_error_;
+  std::string run_id_;
+  MonoMicros heard_ = 0;  // the last reply or message
   std::optional<RedisStream> stream_;
   std::optional<RedisReplyReader> reader_;
   bool awaiting_read_ = false;

@@ -3,8 +3,6 @@
 // Nothing waits here: what cannot go on says which readiness it needs, and wait() asks the reactor for it.
 #pragma once
 
-#include <sys/socket.h>
-
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <cstddef>
@@ -14,16 +12,12 @@
 #include <utility>
 
 #include "engine/result.h"
+#include "quota/redis/address.h"
 
 struct ssl_st;
 struct ssl_ctx_st;
 
 namespace kavach::quota {
-
-struct RedisAddress {
-  sockaddr_storage storage{};
-  socklen_t size = 0;
-};
 
 // Whom a TLS client trusts. Immutable; shared by the connections of all shards.
 class RedisTls {

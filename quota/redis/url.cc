@@ -6,6 +6,8 @@
 #include <limits>
 #include <optional>
 
+#include "quota/redis/reply.h"
+
 namespace kavach::quota {
 namespace {
 
@@ -131,6 +133,13 @@ std::string RedisUrl::shown() const {
   const bool is_ipv6 = host.find(':') != std::string::npos;
   return fmt::format("{}://{}{}{}{}:{}/{}", tls ? "rediss" : "redis", secret, is_ipv6 ? "[" : "", host,
                      is_ipv6 ? "]" : "", port, db);
+}
+
+std::string RedisUrl::auth_command() const {
+  RedisCommand auth;
+  auth.add("AUTH");
+  if (!user.empty()) auth.add(user);
+  return auth.add(password).bytes();
 }
 
 }  // namespace kavach::quota

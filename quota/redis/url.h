@@ -30,6 +30,8 @@ struct RedisUrl {
 
   // For logs: `redis://***@host:6379/0`.
   std::string shown() const;
+  // AUTH, as bytes for the server. REQUIRES: there is a password.
+  std::string auth_command() const;
 };
 
 }  // namespace kavach::quota

@@ -1,12 +1,24 @@
 // Keys: how they are read from a request, found in a table, and what a shard remembers of their use.
 #include <doctest/doctest.h>
 
+#include <atomic>
+#include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
+#include <thread>
+#include <utility>
+#include <vector>
 
+#include "engine/worker_pool.h"
 #include "http/auth/api_key.h"
 #include "http/auth/directory.h"
 #include "http/auth/key_table.h"
+#include "quota/redis/announce.h"
+#include "quota/redis/change_subscription.h"
+#include "sink/store/store.h"
+#include "tests/support/redis_server.h"
+#include "tests/support/temp_folder.h"
 
 namespace kavach::http {
 namespace {
@@ -119,6 +131,129 @@ TEST_CASE("use of a key is noted once a minute, use of a revoked one every time"
   CHECK(failures[0].failures == 5);
   CHECK(failures[0].last_failed_us == now + 4);
   CHECK(ring.take_uses().empty());
+}
+
+// Directory of one shard with a store of its own, which is never polled unless it is asked for.
+class AskedDirectory {
+ public:
+  AskedDirectory() {
+    auto tiers = quota::TierTable::load("");
+    REQUIRE_MESSAGE(tiers.has_value(), tiers.error().message);
+    auto made = Directory::create(
+        runtime, {&ring_}, open(), std::move(*tiers),
+        [this](ShardId, const std::shared_ptr<const quota::PolicyTable>&) { installs.fetch_add(1); },
+        kMicrosPerHour);
+    REQUIRE_MESSAGE(made.has_value(), made.error().message);
+    directory = std::move(*made);
+  }
+  ~AskedDirectory() { stop(); }
+  AskedDirectory(const AskedDirectory&) = delete;
+  AskedDirectory& operator=(const AskedDirectory&) = delete;
+
+  AskedDirectory& start() {
+    runtime.start();
+    directory->start();
+    return *this;
+  }
+  void stop() {
+    directory->stop();
+    runtime.stop();
+  }
+  // As another process would.
+  void add_org() {
+    const auto org = other_->create_org("acme", "free", mint_key("dev", "default").stored);
+    REQUIRE_MESSAGE(org.has_value(), org.error().message);
+  }
+  bool eventually(const std::function<bool()>& condition) const {
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (!condition()) {
+      if (std::chrono::steady_clock::now() > until) return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return true;
+  }
+
+  Runtime runtime{{.shards = 1}};
+  std::unique_ptr<Directory> directory;
+  std::atomic<int> installs{0};  // the first before anything runs
+
+ private:
+  std::unique_ptr<sink::Store> open() const {
+    auto store = sink::open_sqlite(folder_.file("kavach.db"));
+    REQUIRE_MESSAGE(store.has_value(), store.error().message);
+    return std::move(*store);
+  }
+
+  test::TempFolder folder_;
+  std::unique_ptr<sink::Store> other_ = open();
+  KeyRing ring_;
+};
+
+TEST_CASE("a directory that is told to poll sees a change at once, and else with the next poll") {
+  AskedDirectory asked;
+  asked.start();
+  REQUIRE(asked.installs.load() == 1);
+  asked.add_org();
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  CHECK(asked.installs.load() == 1);
+  asked.directory->poll_now();
+  CHECK(asked.eventually([&] { return asked.installs.load() == 2; }));
+  // Nothing has changed since.
+  for (int i = 0; i < 3; ++i) {
+    asked.directory->poll_now();
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  CHECK(asked.installs.load() == 2);
+}
+
+TEST_CASE("a change is seen however many threads ask meanwhile, and they do not make a load each") {
+  AskedDirectory asked;
+  asked.start();
+  std::atomic<bool> asking{true};
+  std::vector<std::thread> askers;
+  for (int i = 0; i < 4; ++i) {
+    askers.emplace_back([&] {
+      while (asking) asked.directory->poll_now();
+    });
+  }
+  constexpr int kChanges = 20;
+  for (int i = 0; i < kChanges; ++i) {
+    const int before = asked.installs.load();
+    asked.add_org();
+    CHECK(asked.eventually([&] { return asked.installs.load() > before; }));
+  }
+  asking = false;
+  for (std::thread& asker : askers) asker.join();
+  // One more than there were changes: of the start.
+  CHECK(asked.installs.load() <= kChanges + 1);
+}
+
+TEST_CASE(
+    "a change that is announced through Redis is seen, also when nobody heard of it while Redis was away") {
+  test::RedisServer redis;
+  const auto url = quota::RedisUrl::parse(redis.unix_url());
+  REQUIRE(url.has_value());
+  AskedDirectory asked;
+  WorkerPool workers({.name = "test", .threads = 1});
+  quota::ChangeSubscription subscription(asked.runtime.shard(0), workers,
+                                         {.url = *url, .tls = nullptr, .prefix = "test:"},
+                                         [&] { asked.directory->poll_now(); });
+  asked.start();
+  asked.runtime.shard(0).post([&] { subscription.start(); });
+  REQUIRE(asked.eventually([&] { return subscription.subscriptions() == 1; }));
+
+  asked.add_org();
+  const quota::Announcement announcement{.url = *url, .tls = nullptr, .prefix = "test:"};
+  REQUIRE(quota::announce_change(announcement).has_value());
+  CHECK(asked.eventually([&] { return asked.installs.load() == 2; }));
+
+  redis.kill();
+  asked.add_org();
+  CHECK_FALSE(quota::announce_change(announcement).has_value());
+  redis.start();
+  CHECK(asked.eventually([&] { return asked.installs.load() == 3; }));
+  asked.runtime.shard(0).post([&] { subscription.stop(); });
+  asked.stop();
 }
 
 }  // namespace

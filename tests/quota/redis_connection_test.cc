@@ -5,7 +5,6 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <deque>
 #include <fstream>
 #include <iterator>
@@ -14,6 +13,7 @@
 #include <vector>
 
 #include "tests/quota/redis_fixture.h"
+#include "tests/support/certificates.h"
 #include "tests/support/redis_server.h"
 
 namespace kavach::quota {
@@ -171,28 +171,8 @@ TEST_CASE("a server that repeats the password in its error does not get it into 
   CHECK(captured.text().find("s3cret") == std::string::npos);
 }
 
-// Certificates of one test: an authority, and a server that it vouches for under one name.
-struct Certificates {
-  Certificates() {
-    const auto run = [this](const std::string& command) {
-      const int status =
-          std::system(("cd '" + folder.path().string() + "' && { " + command + "; } >log 2>&1").c_str());
-      REQUIRE_MESSAGE(status == 0, command);
-    };
-    for (const std::string authority : {"ca", "other_ca"}) {
-      run("openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj '/CN=Test " + authority + "' -keyout " +
-          authority + ".key -out " + authority + ".pem");
-    }
-    run("openssl req -newkey rsa:2048 -nodes -subj /CN=redis -keyout server.key -out server.csr");
-    run("printf 'subjectAltName=DNS:localhost' >names");
-    run("openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names "
-        "-out server.pem");
-  }
-  test::TempFolder folder;
-};
-
 TEST_CASE("over TLS a server is spoken to that the authority vouches for under its name, and no other") {
-  const Certificates certificates;
+  const test::Certificates certificates;
   const std::uint16_t port = test::RedisServer::free_port();
   test::RedisServer server({"--tls-port", std::to_string(port), "--tls-cert-file",
                             certificates.folder.file("server.pem"), "--tls-key-file",

@@ -183,12 +183,14 @@ class FakeServer {
     return heard;
   }
   static constexpr std::string_view kInfo = "*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n";
+  static constexpr std::string_view kGreeting =
+      "+PONG\r\n$13\r\nrole:master\r\n\r\n$13\r\nrun_id:fake\r\n\r\n";
   // Until the peer has closed.
   static void hear_all(int fd) { hear(fd, std::string_view("\0never", 6)); }
   // Answers PING and the two INFOs of a greeting without AUTH and SELECT.
   static void greet(int fd) {
     hear(fd, kInfo);
-    say(fd, "+PONG\r\n$13\r\nrole:master\r\n\r\n$13\r\nrun_id:fake\r\n\r\n");
+    say(fd, kGreeting);
   }
 
  private:

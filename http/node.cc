@@ -5,12 +5,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
-#include <cstring>
 #include <utility>
 
 #include "engine/bounds.h"
 #include "engine/clock.h"
-#include "engine/money.h"
 #include "http/ingest/ingest_handler.h"
 #include "http/ops/ops_handlers.h"
 #include "http/restore.h"
@@ -18,16 +16,12 @@
 #include "quota/admission.h"
 #include "quota/ledger.h"
 #include "quota/limits.h"
-#include "quota/redis/redis_fleet.h"
 #include "quota/tiers.h"
 
 namespace kavach::http {
 namespace {
 
 // --- the options of the parts ------------------------------------------------------------------------------
-
-// A start and a stop wait no longer for Redis.
-constexpr std::int64_t kFleetPatienceUs = 2 * kMicrosPerSecond;
 
 // Descriptors for what is no connection: journal, store, listeners, a reload's files.
 constexpr rlim_t kDescriptorsReserved = 128;
@@ -81,36 +75,6 @@ sink::JournalOptions journal_options(const Config& config, std::uint32_t shards)
                                                                   : sink::CorruptionPolicy::kStop};
 }
 
-// `boot` tells this start from earlier ones of the same node.
-Result<quota::RedisFleet::Options> fleet_options(const Config& config, const Uuid& journal_id) {
-  const Config::Redis& redis = config.redis;
-  quota::RedisFleet::Options options;
-  auto url = quota::RedisUrl::parse(redis.url);
-  if (!url) return url.error();
-  if (url->tls) {
-    auto tls = quota::RedisTls::load(redis.ca_file);
-    if (!tls) return tls.error();
-    options.connection.tls = std::move(*tls);
-  }
-  options.connection.url = std::move(*url);
-  options.wire.prefix = redis.prefix;
-  options.wire.learn_us = redis.learn_ms * kMicrosPerMilli;
-  options.wire.fleet.burst_slack_s = (redis.burst_lease_ms + 999) / 1'000;
-  quota::LeaseKeeper::Options& lease = options.lease;
-  std::memcpy(&lease.node, journal_id.bytes.data() + 8, sizeof(lease.node));  // its random half
-  lease.boot = static_cast<std::uint64_t>(system_clock().wall());
-  // Enough in hand to get over a pause as long as a lease.
-  lease.lease_us = lease.horizon_us = redis.lease_ms * kMicrosPerMilli;
-  lease.renew_us = redis.renew_ms * kMicrosPerMilli;
-  lease.reply_us = redis.reply_timeout_ms * kMicrosPerMilli;
-  lease.retry_us = std::max(lease.retry_us, 2 * lease.reply_us);
-  lease.idle_us = redis.idle_ms * kMicrosPerMilli;
-  lease.burst_lease_us = redis.burst_lease_ms * kMicrosPerMilli;
-  lease.events_min = redis.lease_events_min;
-  lease.events_max = redis.lease_events_max;
-  return options;
-}
-
 std::uint32_t shard_count(const Config& config) {
   if (config.engine.shards > 0) return static_cast<std::uint32_t>(config.engine.shards);
   return std::min<std::uint32_t>(std::max(1U, std::thread::hardware_concurrency()), bounds::kShardsMax);
@@ -136,8 +100,7 @@ Result<std::shared_ptr<const TlsContext>> load_tls(const Config& config) {
 // One shard's own parts, in the order in which they need each other.
 struct Node::Lane {
   KeyRing keys;
-  quota::LocalFleet own_fleet;               // where no Redis is configured
-  std::unique_ptr<quota::RedisFleet> redis;  // else null
+  quota::LocalFleet own_fleet;  // where no Redis is configured
   std::unique_ptr<quota::Ledger> ledger;
   std::unique_ptr<quota::Admission> admission;
   std::unique_ptr<IngestHandler> ingest;
@@ -205,19 +168,22 @@ Status Node::build() {
   workers_ = std::make_unique<WorkerPool>(
       WorkerPool::Options{.threads = static_cast<std::uint32_t>(config_.engine.workers)});
 
+  if (!config_.redis.url.empty()) {
+    auto membership = Membership::create(*runtime_, *workers_, config_, journal_->id());
+    if (!membership) return membership.error();
+    membership_ = std::move(*membership);
+  }
+
   std::vector<KeyRing*> rings;
   std::vector<IngestHandler*> peers;
   for (std::uint32_t id = 0; id < shards; ++id) {
     Lane& lane = *lanes_.emplace_back(std::make_unique<Lane>());
     Shard& shard = runtime_->shard(id);
-    if (!config_.redis.url.empty()) {
-      auto options = fleet_options(config_, journal_->id());
-      if (!options) return failure("redis: " + options.error().message);
-      lane.redis = std::make_unique<quota::RedisFleet>(
-          shard, *workers_, *options,
-          [&lane](quota::OrgLedger& org, quota::Now now) { lane.admission->resume(org, now); });
-    }
-    quota::Fleet& fleet = lane.redis == nullptr ? lane.own_fleet : lane.redis->fleet();
+    quota::Fleet& fleet = membership_ == nullptr
+                              ? lane.own_fleet
+                              : membership_->add_shard([&lane](quota::OrgLedger& org, quota::Now now) {
+                                  lane.admission->resume(org, now);
+                                });
     lane.ledger = std::make_unique<quota::Ledger>(limit_modes(config_), fleet);
     lane.admission = std::make_unique<quota::Admission>(
         quota::DedupTable::Options{
@@ -258,7 +224,10 @@ Status Node::build() {
     return directory_->healthy() && (shipper_ == nullptr || shipper_->healthy());
   };
   health_.journal_ok = [this] { return journal_->healthy(); };
-  if (!config_.redis.url.empty()) health_.fleet = [this] { return fleet_health(); };
+  if (membership_ != nullptr) {
+    membership_->set_listener([this] { directory_->poll_now(); });
+    health_.fleet = [this] { return membership_->health(); };
+  }
   if (Status listening = open_listeners(); !listening) return listening;
   build_metrics();
   return {};
@@ -300,12 +269,12 @@ void Node::build_metrics() {
   runtime_->add_metrics(registry_);
   journal_->metrics().add_to(registry_);
   if (shipper_ != nullptr) shipper_->metrics().add_to(registry_);
+  if (membership_ != nullptr) membership_->add_metrics(registry_);
   for (std::uint32_t id = 0; id < lanes_.size(); ++id) {
     lanes_[id]->server->metrics().add_to(registry_, id);
     lanes_[id]->ingest->metrics().add_to(registry_, id);
     lanes_[id]->admission->metrics().add_to(registry_, id);
     lanes_[id]->ledger->metrics().add_to(registry_, id);
-    if (lanes_[id]->redis != nullptr) lanes_[id]->redis->add_metrics(registry_);
   }
   registry_.add_gauge("kavach_journal_backlog_bytes", "Durable in the journal, not yet in the store.",
                       [this] { return static_cast<double>(journal_->backlog_bytes()); });
@@ -316,55 +285,6 @@ void Node::build_metrics() {
       });
   registry_.add_gauge("kavach_ready", "1 while the node takes requests.",
                       [this] { return health_.ready && !health_.draining ? 1.0 : 0.0; });
-}
-
-FleetHealth Node::fleet_health() const {
-  FleetHealth health;
-  health.connected = true;
-  for (const auto& lane : lanes_) {
-    const quota::LeaseKeeperMetrics& lease = lane->redis->lease_metrics();
-    health.connected = health.connected && lane->redis->connected();
-    health.learning = health.learning || lane->redis->learning();
-    health.held_events = saturating_add(health.held_events, lease.held_events.value());
-    health.unmirrored_cost = saturating_add(health.unmirrored_cost, lease.unmirrored_cost.value());
-    const WallMicros since = lane->redis->degraded_since() * kMicrosPerSecond;
-    if (since != 0) health.degraded_since = std::min(health.degraded_since.value_or(since), since);
-  }
-  return health;
-}
-
-// Requests that come before would be refused for now. But a fleet is not to stay down because its Redis is.
-void Node::join_fleet() {
-  if (config_.redis.url.empty()) return;
-  for_each_lane([](Lane& lane) { lane.redis->start(); });
-  const auto joined = [this] {
-    const FleetHealth health = fleet_health();
-    return health.connected && !health.learning;
-  };
-  const MonoMicros until =
-      system_clock().mono() + kFleetPatienceUs + config_.redis.learn_ms * kMicrosPerMilli;
-  while (!joined() && system_clock().mono() < until)
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  if (!fleet_health().connected)
-    log::warning("redis: not connected yet; events are refused for now until it is");
-}
-
-void Node::leave_fleet() {
-  if (config_.redis.url.empty()) return;
-  std::atomic<std::size_t> asked{lanes_.size()};
-  for_each_lane([&asked](Lane& lane) {
-    lane.redis->give_back();
-    --asked;
-  });
-  const auto answered = [&] {
-    return asked == 0 && std::all_of(lanes_.begin(), lanes_.end(),
-                                     [](const auto& lane) { return lane->redis->unanswered_bytes() == 0; });
-  };
-  const MonoMicros until = system_clock().mono() + kFleetPatienceUs;
-  while (asked > 0 || (!answered() && system_clock().mono() < until)) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  for_each_lane([](Lane& lane) { lane.redis->stop(); });
 }
 
 void Node::for_each_lane(const std::function<void(Lane&)>& task) {
@@ -456,7 +376,7 @@ int Node::run(const sigset_t& signals) {
   }
   directory_->start();
   runtime_->start();
-  join_fleet();
+  if (membership_ != nullptr) membership_->join();
   for_each_lane([](Lane& lane) { lane.server->start(); });
   health_.ready = true;
   log::info("kavachd {} listens on {}:{} ({} shards{})", KAVACH_VERSION, config_.http.address, port_,
@@ -474,7 +394,7 @@ int Node::run(const sigset_t& signals) {
   end_at_once_on_signal();
   drain();
   journal_->stop();
-  leave_fleet();
+  if (membership_ != nullptr) membership_->leave();
   runtime_->stop();
   workers_->stop();
   for (auto& lane : lanes_) directory_->report_uses(lane->keys.take_uses());  // since the last tick

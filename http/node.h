@@ -24,6 +24,7 @@
 #include "engine/shard.h"
 #include "engine/worker_pool.h"
 #include "http/auth/directory.h"
+#include "http/membership.h"
 #include "http/ops/health.h"
 #include "http/transport/server.h"
 #include "quota/dedup.h"
@@ -57,9 +58,6 @@ class Node {
   Status restore_lanes(sink::Store& store);
   Status open_listeners();
   void build_metrics();
-  FleetHealth fleet_health() const;
-  void join_fleet();
-  void leave_fleet();
   void reload();
   void drain();
   void for_each_lane(const std::function<void(Lane&)>& task);
@@ -76,6 +74,7 @@ class Node {
   std::unique_ptr<sink::Shipper> shipper_;
   std::unique_ptr<Runtime> runtime_;
   std::unique_ptr<WorkerPool> workers_;
+  std::unique_ptr<Membership> membership_;  // null: no Redis, the node is its own authority
   MetricsRegistry registry_;
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::unique_ptr<Directory> directory_;

@@ -40,8 +40,6 @@ class RedisFleet {
   bool connected() const noexcept { return connection_.metrics().connected.value() != 0; }
   // The authority leases nothing new yet, or has not said.
   bool learning() const noexcept { return authority_.metrics().learning.value() != 0; }
-  // Seconds since 1970; 0: the authority answers.
-  std::int64_t degraded_since() const noexcept { return keeper_.metrics().degraded_since.value(); }
   std::int64_t unanswered_bytes() const noexcept { return connection_.metrics().unanswered_bytes.value(); }
   const LeaseKeeperMetrics& lease_metrics() const noexcept { return keeper_.metrics(); }
   void add_metrics(MetricsRegistry& registry) const;

@@ -45,6 +45,7 @@ def test_the_status_names_every_part(shared):
         "kafka": "not_configured",
         "journal": "ok",
         "version": version,
+        "fleet": None,
     }
 
 

@@ -196,6 +196,38 @@ def test_a_node_is_killed_and_redis_stops_restarts_and_forgets_and_the_limits_ho
         check_it_ends_at_the_limit(fleet, load)
 
 
+def test_a_change_is_heard_of_by_every_node(fleet):
+    def refused_by(node: Kavachd) -> bool:
+        return node.post([event(agent_name="stopped")]).status == 429
+
+    assert not any(refused_by(node) for node in fleet.nodes)
+    before = [node.metric("kavach_changes_announced_total") for node in fleet.nodes]
+    fleet.nodes[0].command("agent", "kill", "--org", fleet.nodes[0].org_id, "--name", "stopped")
+    wait_until(lambda: all(refused_by(node) for node in fleet.nodes), "every node refuses the killed agent")
+    after = [node.metric("kavach_changes_announced_total") for node in fleet.nodes]
+    assert all(now > then for now, then in zip(after, before))
+
+
+def test_a_node_starts_without_its_redis_and_leases_when_it_is_there(tmp_path, make_node):
+    redis = RedisServer(tmp_path / "redis")
+    node = make_node({"redis.url": redis.unix_url, "redis.learn_ms": 1500}, start=False)
+    node.start()
+    node.command("org", "set", "--org", node.org_id, "--events-per-day", "100")
+    status = node.request("GET", "/v1/status").json()
+    assert (status["status"], status["redis"]) == ("degraded", "down")
+    assert status["fleet"]["degraded_since"] is not None
+
+    def answer() -> tuple:
+        told = node.post([event()])
+        return told.status, told.json().get("reason")
+
+    wait_until(lambda: answer() == (429, "backpressure"), "what nobody leased is refused for now")
+    with redis:
+        wait_until(lambda: answer() == (202, None), "events are taken")
+        wait_until(lambda: node.request("GET", "/v1/status").json()["status"] == "ok", "the status is ok")
+        assert node.stop() == 0
+
+
 def test_what_a_stopped_node_had_leased_is_there_for_the_others(fleet):
     with Load(fleet.nodes) as load:
         load.goes_on()

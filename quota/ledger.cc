@@ -159,11 +159,11 @@ Ledger::Outcome Ledger::reserve(OrgLedger& org, std::int64_t events, Now now, Ta
   }
   const Policy& policy = *org.policy;
   const bool day_is_over = org.day < 0 || now.mono >= org.day_ends;
-  const bool burst_is_short = org.burst_units < events || now.mono >= org.burst_expires;
-  // One unit at least, so that a batch of which nothing is left finds out whether the day's quota is.
+  // One unit at least, so that a batch of which nothing is left finds out whether day and burst have any.
   const std::int64_t wanted = std::max<std::int64_t>(events, 1);
+  const bool burst_is_short = org.burst_units < wanted || now.mono >= org.burst_expires;
   const Fleet::Ask ask{.events_need = std::max<std::int64_t>(0, wanted - (day_is_over ? 0 : org.available())),
-                       .burst_need = burst_is_short ? events : 0};
+                       .burst_need = burst_is_short ? wanted : 0};
   bool confirmed = true;
   if (day_is_over || ask.events_need > 0 || ask.burst_need > 0) {
     const Fleet::Answer answer = fleet_.renew(org, ask, now);
@@ -203,7 +203,7 @@ Ledger::Outcome Ledger::reserve(OrgLedger& org, std::int64_t events, Now now, Ta
       return Outcome::kRefused;
     }
   }
-  if (org.burst_units < fits) {
+  if (org.burst_units < std::max<std::int64_t>(fits, 1)) {
     if (modes_.burst == LimitMode::kShadow) {
       metrics_.burst_shadowed.add();
     } else {

@@ -164,15 +164,15 @@ Ledger::Outcome Ledger::reserve(OrgLedger& org, std::int64_t events, Now now, Ta
   }
   const Policy& policy = *org.policy;
   const bool day_is_over = org.day < 0 || now.mono >= org.day_ends;
-  const bool has_burst_limit = policy.burst_per_minute != kUnlimited;
-  const bool burst_is_short = has_burst_limit && (org.burst_units < events || now.mono >= org.burst_expires);
-  // One unit at least, so that a batch of which nothing is left finds out whether the day's quota is.
-  const std::int64_t wanted = std::max<std::int64_t>(events, 1);
   const bool has_daily_limit = policy.events_per_day != kUnlimited;
+  const bool has_burst_limit = policy.burst_per_minute != kUnlimited;
+  // One unit at least, so that a batch of which nothing is left finds out whether day and burst have any.
+  const std::int64_t wanted = std::max<std::int64_t>(events, 1);
   const std::int64_t in_hand = day_is_over ? 0 : org.available();
+  const bool burst_is_short = has_burst_limit && (org.burst_units < wanted || now.mono >= org.burst_expires);
   const Fleet::Ask ask{.events_need = has_daily_limit ? std::max<std::int64_t>(0, wanted - in_hand) : 0,
                        .events_batch = wanted,
-                       .burst_need = burst_is_short ? events : 0};
+                       .burst_need = burst_is_short ? wanted : 0};
   bool confirmed = true;
   if (day_is_over || ask.events_need > 0 || ask.burst_need > 0) {
     const Fleet::Answer answer = fleet_.renew(org, ask, now);
@@ -219,7 +219,7 @@ Ledger::Outcome Ledger::reserve(OrgLedger& org, std::int64_t events, Now now, Ta
   }
   // What nobody renewed in time is no longer in the window that it was granted from.
   if (!confirmed && now.mono >= org.burst_expires) give_up_burst(org);
-  if (has_burst_limit && org.burst_units < fits) {
+  if (has_burst_limit && org.burst_units < std::max<std::int64_t>(fits, 1)) {
     if (modes_.burst == LimitMode::kShadow) {
       metrics_.burst_shadowed.add();
     } else if (!confirmed) {

@@ -10,21 +10,6 @@ from support.kavachd import PATIENCE_S, Kavachd, event, wait_until
 from support.raw_http import Peer, ingest, request
 
 
-def reload(node: Kavachd, **settings) -> str:
-    """SIGHUP; returns what was logged about it. `http__port` is `http.port`."""
-    node.settings |= {key.replace("__", "."): value for key, value in settings.items()}
-    node.write_config()
-    return reload_file(node)
-
-
-def reload_file(node: Kavachd) -> str:
-    before = len(node.log())
-    node.process.send_signal(signal.SIGHUP)
-    ends = ("reload: done", "reload: refused")
-    wait_until(lambda: any(end in node.log()[before:] for end in ends), "the reload")
-    return node.log()[before:]
-
-
 def terminate(node: Kavachd) -> None:
     node.process.send_signal(signal.SIGTERM)
 
@@ -53,10 +38,10 @@ def end_of(node: Kavachd) -> int:
 def test_live_settings_take_effect_also_on_open_connections(node):
     with Peer(node) as peer:
         assert peer.post([event(), event()]).status == 202
-        said = reload(node, ingest__batch_events_max=1)
+        said = node.reload(ingest__batch_events_max=1)
         assert "ingest.batch_events_max: 1000 -> 1\n" in said
         assert peer.post([event(), event()]).status == 422
-        reload(node, ingest__batch_events_max=2, http__body_bytes_max=1024)
+        node.reload(ingest__batch_events_max=2, http__body_bytes_max=1024)
         assert peer.post([event(), event()]).status == 202
         assert peer.post([event(prompt="x" * 2000)]).status == 413
     assert node.post([event()]).status == 202
@@ -76,37 +61,37 @@ def test_log_level_and_tiers_are_read_again(make_node):
     wait_until(lambda: "reload: done" in node.log(), "the reload")
 
     tiers.write_text("[free]\nevents_per_day = -1\n")
-    said = reload_file(node)
+    said = node.reload_file()
     assert "reload: refused, the old settings stay" in said and f"{tiers}:2" in said
 
 
 def test_a_wrong_file_is_refused_and_the_old_settings_stay(node):
-    reload(node, ingest__batch_events_max=2)
+    node.reload(ingest__batch_events_max=2)
     node.config.write_text("[ingest]\nbatch_events_max = 0\n[http]\nprot = 1\n")
-    said = reload_file(node)
+    said = node.reload_file()
     assert "reload: refused, the old settings stay" in said
     assert f"{node.config}:2:20: ingest.batch_events_max: 0 is out of range" in said
     assert f"{node.config}:4:1: http.prot: no such setting; did you mean http.port?" in said
     assert node.post([event()] * 2).status == 202
     assert node.post([event()] * 3).status == 422
     node.config.unlink()
-    assert "cannot be opened" in reload_file(node)
+    assert "cannot be opened" in node.reload_file()
     assert node.post([event()] * 3).status == 422
-    assert "reload: done" in reload(node, ingest__batch_events_max=3)
+    assert "reload: done" in node.reload(ingest__batch_events_max=3)
     assert node.post([event()] * 3).status == 202
 
 
 def test_a_setting_that_needs_a_restart_is_named_and_the_others_are_taken(node):
-    said = reload(node, engine__shards=1, ingest__batch_events_max=1)
+    said = node.reload(engine__shards=1, ingest__batch_events_max=1)
     assert "engine.shards: 2 -> 1 (takes effect with the next start)" in said
     assert "ingest.batch_events_max: 1000 -> 1\n" in said
     assert node.post([event(), event()]).status == 422
     # It is not forgotten with the next reload.
-    assert "engine.shards: 2 -> 1 (takes effect with the next start)" in reload(node)
+    assert "engine.shards: 2 -> 1 (takes effect with the next start)" in node.reload()
 
 
 def test_a_reload_of_the_same_file_changes_nothing(node):
-    said = reload_file(node)
+    said = node.reload_file()
     assert "->" not in said
     assert node.post([event()]).status == 202
 

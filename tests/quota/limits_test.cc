@@ -164,7 +164,7 @@ TEST_CASE_FIXTURE(LimitsFixture,
   CHECK(refusal.reason == Reason::kDailyLimit);
   install(
       {.burst_per_minute = 2, .agents_max = 1, .budgets = {{BudgetType::kCost, BudgetPeriod::kDaily, 1}}});
-  CHECK(send(1, kNoon) == 0);
+  CHECK(send(1, kNoon, {9}) == 0);
   CHECK(refusal.reason == Reason::kBurst);
   install({.agents_max = 1, .budgets = {{BudgetType::kCost, BudgetPeriod::kDaily, 1}}});
   CHECK(send(1, kNoon, {9}) == 0);

@@ -190,6 +190,20 @@ class Kavachd:
         self.process = None
         return code
 
+    def reload(self, **settings) -> str:
+        """SIGHUP with changed settings (`http__port` is `http.port`); returns what was logged about it."""
+        self.settings |= {key.replace("__", "."): value for key, value in settings.items()}
+        self.write_config()
+        return self.reload_file()
+
+    def reload_file(self) -> str:
+        """SIGHUP with the files as they are."""
+        before = len(self.log())
+        self.process.send_signal(signal.SIGHUP)
+        ends = ("reload: done", "reload: refused")
+        wait_until(lambda: any(end in self.log()[before:] for end in ends), "the reload")
+        return self.log()[before:]
+
     def __enter__(self) -> "Kavachd":
         return self.start()
 

@@ -316,10 +316,10 @@ def test_a_killed_agent_is_refused_until_it_is_reactivated(limited):
 
 
 def test_of_all_limits_that_are_reached_the_first_is_named_and_duplicates_pass_them_all(limited):
-    node = limited({})
+    node = limited({}, "--burst-per-minute", 2)
     first = events(2, agent_name="a")
     check_taken(node, first)
-    org_set(node, "--events-per-day", 2, "--burst-per-minute", 2, "--max-agents", 1)
+    org_set(node, "--events-per-day", 2, "--max-agents", 1)
     budget_set(node, "daily", 0.01)
     org_set(node, "--status", "paused")
     wait_until(lambda: node.post([event(agent_name="b")]).status == 403, "the pause is heard of")

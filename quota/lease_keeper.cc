@@ -234,7 +234,7 @@ void LeaseKeeper::on_reply(OrgLedger& org, const RenewReply& reply, Now now) {
   lease.cost_heard = lease.cost_sent;
   const std::int64_t before = org.ceiling;
   take_over(org, reply, lease.sent);
-  org.burst_expires = lease.sent.mono + options_.burst_lease_us;
+  if (reply.burst_granted > 0) org.burst_expires = lease.sent.mono + options_.burst_lease_us;
   lease.short_of_events = lease.need_sent > 0 && org.ceiling - before < lease.need_sent;
   lease.short_of_burst = lease.burst_sent > 0 && reply.burst_granted < lease.burst_sent;
   for (std::size_t i = 0; i < kBudgetPeriods; ++i) {

@@ -42,8 +42,12 @@ void take_over(OrgLedger& org, const RenewReply& reply, Now asked) {
   org.hungry = reply.hungry;
   org.learning = reply.learning;
   org.renewed = asked.mono;
-  org.burst_second = reply.burst_second;
-  org.burst_units = reply.burst_granted;
+  if (reply.burst_granted > 0) {
+    // Where none was asked for, what is in hand stays.
+    org.burst_units = reply.burst_granted;
+    if (org.burst_second != reply.burst_second) org.burst_unused = 0;  // of another grant
+    org.burst_second = reply.burst_second;
+  }
   org.burst_left = reply.burst_left;
   org.burst_wait_us = reply.burst_wait_us;
 }
@@ -83,7 +87,7 @@ Fleet::Answer LocalFleet::renew(OrgLedger& org, const Ask& ask, Now now) {
   request.limit = org.policy->events_per_day;
   request.burst_want = ask.burst_need;
   request.burst_limit = org.policy->burst_per_minute;
-  give_back_burst(org, request);
+  if (ask.burst_need > 0 || now.mono >= org.burst_expires) give_back_burst(org, request);
   turn_day(org, period_number(BudgetPeriod::kDaily, latest_));
   request.day = org.day;
   request.spent = org.spent;

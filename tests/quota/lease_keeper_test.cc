@@ -45,5 +45,37 @@ TEST_CASE("agents that are shown to the fleet again do not become younger by it"
   CHECK_FALSE(org.roster.contains(7, kNoon + kHour));
 }
 
+TEST_CASE("a renewal that asks for no burst leaves what is in hand, and when it expires, as they are") {
+  Recorder authority;
+  LeaseKeeper keeper({.node = 1, .boot = 1}, authority, [](OrgLedger&, Now) {});
+  Policy policy;
+  OrgLedger org;
+  org.policy = &policy;
+  Now now{.wall = kNoon, .mono = kHour};
+  keeper.on_connected(now);
+  keeper.renew(org, {.events_need = 5, .burst_need = 5}, now);
+  RenewReply reply;
+  reply.seq = authority.renewals.at(0).seq;
+  reply.day_left_us = kHour;
+  reply.ceiling = 5;
+  reply.burst_granted = 5;
+  reply.burst_second = 100;
+  keeper.on_reply(org, reply, now);
+  const MonoMicros expires = org.burst_expires;
+
+  ++now.mono;
+  keeper.renew(org, {.events_need = 6, .burst_need = 0}, now);
+  REQUIRE(authority.renewals.size() == 2);
+  CHECK(authority.renewals[1].burst_unused == 0);
+  reply.seq = authority.renewals[1].seq;
+  reply.ceiling = 6;
+  reply.burst_granted = 0;
+  reply.burst_second = 101;
+  keeper.on_reply(org, reply, now);
+  CHECK(org.burst_units == 5);
+  CHECK(org.burst_second == 100);
+  CHECK(org.burst_expires == expires);
+}
+
 }  // namespace
 }  // namespace kavach::quota

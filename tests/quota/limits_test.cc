@@ -93,6 +93,23 @@ TEST_CASE_FIXTURE(LimitsFixture, "a batch that failed gives its burst back") {
   CHECK(send(10, kNoon) == 10);
 }
 
+// Batches of several shards are decided in the order of their messages, not of their times.
+TEST_CASE_FIXTURE(LimitsFixture,
+                  "a batch that came a moment before the last one is refused for no burst but its own") {
+  install({.events_per_day = 10, .burst_per_minute = 100});
+  LimitedBatch under_way(9, at(kNoon));
+  admission.decide(under_way);
+  CHECK(send(7, kNoon + 1) == 0);  // refused, and its burst is still in hand
+  CHECK(refusal.reason == Reason::kBackpressure);
+  admission.settle(under_way.claim, true, at(kNoon));
+  CHECK(send(7, kNoon) == 1);
+  CHECK(send(7, kNoon) == 0);
+  CHECK(refusal.reason == Reason::kDailyLimit);
+  install({.burst_per_minute = 100});
+  CHECK(send(90, kNoon) == 90);  // what was not admitted took no burst
+  CHECK(send(1, kNoon) == 0);
+}
+
 TEST_CASE_FIXTURE(LimitsFixture,
                   "a used-up cost budget refuses, and the batch that crosses the line is recorded") {
   install({.budgets = {{BudgetType::kCost, BudgetPeriod::kDaily, 5 * kNanoPerDollar}}});

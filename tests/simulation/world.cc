@@ -15,6 +15,12 @@ const Uuid kOrg = *Uuid::parse("01900000-0000-7000-8000-00000000000a");
 constexpr std::int64_t kMilli = kMicrosPerMilli;
 constexpr std::int64_t kSecond = kMicrosPerSecond;
 constexpr std::int64_t kLearn = 3 * kSecond;
+// Batches that clients may still send once more.
+constexpr std::size_t kRecentMax = 16;
+
+DedupKey key_of(std::uint64_t event) {
+  return {event * 0x9e3779b97f4a7c15ULL, event << 16};
+}
 
 }  // namespace
 
@@ -23,6 +29,7 @@ struct World::Batch : AdmissionRequest {
   Node* node = nullptr;
   std::uint64_t boot = 0;
   std::vector<kavach::Event> numbers;
+  std::vector<std::uint64_t> ids;  // of its events, for as often as it is sent
 };
 
 struct World::Node final : Authority {
@@ -32,6 +39,7 @@ struct World::Node final : Authority {
   // day.
   std::map<std::int64_t, Usage> durable;
   std::map<std::uint64_t, WallMicros> agents;
+  std::map<std::uint64_t, WallMicros> events;  // ids
   // What does not.
   bool up = false;
   std::uint64_t boot = 0;  // of the process; the keeper's may be corrected
@@ -41,6 +49,7 @@ struct World::Node final : Authority {
   std::unique_ptr<Ledger> ledger;
   std::unique_ptr<Admission> admission;
   std::vector<std::unique_ptr<Batch>> batches;
+  std::vector<Sent> recent;               // the clients' own
   std::map<Batch*, std::int64_t> day_of;  // of admitted batches: the day of their lease
   std::int64_t out_of_reach = 0;          // when the authority gave its last answer
 
@@ -112,7 +121,7 @@ void World::start_node(Node& node) {
   policy.agents_max = options_.agents_max;
   if (options_.budget > 0) policy.budgets = {{BudgetType::kCost, BudgetPeriod::kDaily, options_.budget}};
   node.ledger->install(std::make_shared<PolicyTable>(std::vector<Policy>{std::move(policy)}));
-  node.admission = std::make_unique<Admission>(DedupTable::Options{.keys_max = 1000}, *node.ledger);
+  node.admission = std::make_unique<Admission>(DedupTable::Options{.keys_max = 20'000}, *node.ledger);
   // The journal says of which day a batch was, whatever the node's clock says now; its last two days are
   // restored.
   const auto skipped = static_cast<std::ptrdiff_t>(node.durable.size()) - 2;
@@ -122,6 +131,8 @@ void World::start_node(Node& node) {
     node.ledger->restore_usage(kOrg, BudgetPeriod::kDaily, from->first, from->second);
   }
   for (const auto& [agent, seen] : node.agents) node.ledger->restore_agent(kOrg, agent, seen);
+  for (const auto& [event, seen] : node.events)
+    node.admission->dedup().restore(key_of(event), seen, node.clock().wall);
   connect(node);
   tick(node);
 }
@@ -148,11 +159,7 @@ void World::crash(Node& node) {
   if (epoch_clock_.at(authority_time()).learning) lost_data_ = true;
   // A batch that was on its way to the disk is durable or is not; nobody was told either way.
   for (const auto& [batch, day] : node.day_of) {
-    if (!chance(0.5)) continue;
-    node.durable[day].events += batch->admitted_events;
-    node.durable[day].cost += batch->admitted_events;
-    durable_by_day_[day] += batch->admitted_events;
-    for (const std::uint64_t agent : batch->agents) node.agents[agent] = node.clock().wall;
+    if (chance(0.5)) write(node, *batch, day);
   }
   node.up = false;
   node.day_of.clear();
@@ -165,21 +172,35 @@ void World::crash(Node& node) {
 
 // --- load --------------------------------------------------------------------------------------------------
 
+World::Sent World::new_batch() {
+  Sent sent;
+  for (std::int64_t i = 1 + below(20); i > 0; --i) sent.ids.push_back(++last_event_);
+  sent.agent = static_cast<std::uint64_t>(1 + below(options_.agents_max * 2));
+  return sent;
+}
+
+// Some are sent again: to the node that had them, soon or late, whatever it answered.
 void World::offer_load() {
   Node& node = *nodes_[chance(0.6) ? 0 : static_cast<std::size_t>(below(options_.nodes))];
   if (node.up) {
     auto batch = std::make_unique<Batch>();
-    const auto events = static_cast<std::size_t>(1 + below(20));
+    const bool again = !node.recent.empty() && chance(0.15);
+    const Sent sent =
+        again ? node.recent[static_cast<std::size_t>(below(std::ssize(node.recent)))] : new_batch();
+    if (!again) node.recent.push_back(sent);
+    if (node.recent.size() > kRecentMax) node.recent.erase(node.recent.begin());
+    const std::size_t events = sent.ids.size();
     batch->world = this;
     batch->node = &node;
     batch->boot = node.boot;
     batch->numbers.resize(events);
     for (kavach::Event& event : batch->numbers) event.cost = 1;
     batch->events = batch->numbers;
-    batch->keys.resize(events);
+    batch->ids = sent.ids;
+    for (const std::uint64_t id : sent.ids) batch->keys.push_back(key_of(id));
     batch->org = kOrg;
     batch->now = node.clock();
-    batch->agents = {static_cast<std::uint64_t>(1 + below(options_.agents_max * 2))};
+    batch->agents = {sent.agent};
     batch->decided = [](AdmissionRequest& request) noexcept {
       auto& ours = static_cast<Batch&>(request);
       ours.world->decided(ours);
@@ -199,6 +220,11 @@ void World::decided(Batch& batch) {
   Node& node = *batch.node;
   if (batch.verdict == Verdict::kRefused && batch.refusal.reason == Reason::kDailyLimit)
     check_permanent_refusal(node);
+  if (batch.verdict == Verdict::kNothingToWrite && batch.rejected_events == 0) {
+    for (const std::uint64_t id : batch.ids) {
+      if (!node.events.contains(id)) violated(fmt::format("event {} was said to be stored, and is not", id));
+    }
+  }
   if (batch.verdict != Verdict::kAdmitted) {
     // Freed later: its memory is still in use further up.
     after(0, [&node, boot = batch.boot, gone = &batch] {
@@ -213,14 +239,23 @@ void World::decided(Batch& batch) {
   });
 }
 
+void World::write(Node& node, const Batch& batch, std::int64_t day) {
+  node.durable[day].events += batch.admitted_events;
+  node.durable[day].cost += batch.admitted_events;
+  durable_by_day_[day] += batch.admitted_events;
+  for (const std::uint64_t agent : batch.agents) node.agents[agent] = node.clock().wall;
+  for (std::size_t i = 0; i < batch.ids.size(); ++i) {
+    if (batch.admitted[i] == 0) continue;
+    if (!node.events.emplace(batch.ids[i], node.clock().wall).second)
+      violated(fmt::format("event {} was admitted twice", batch.ids[i]));
+  }
+}
+
 void World::make_durable(Node& node, std::uint64_t, Batch* batch) {
   const std::int64_t day = node.day_of.at(batch);
   const bool durable = !chance(options_.faults ? 0.05 : 0);
   if (durable) {
-    node.durable[day].events += batch->admitted_events;
-    node.durable[day].cost += batch->admitted_events;
-    durable_by_day_[day] += batch->admitted_events;
-    for (const std::uint64_t agent : batch->agents) node.agents[agent] = node.clock().wall;
+    write(node, *batch, day);
     check_limit(day);
     check_agents();
   }

@@ -48,6 +48,10 @@ class World {
  private:
   struct Node;
   struct Batch;
+  struct Sent {
+    std::vector<std::uint64_t> ids;
+    std::uint64_t agent = 0;
+  };
   struct Event {
     std::int64_t at;
     std::uint64_t order;
@@ -70,9 +74,11 @@ class World {
   void crash(Node& node);
   void connect(Node& node);
   void tick(Node& node);
+  Sent new_batch();
   void offer_load();
   void decide(Node& node, std::unique_ptr<Batch> batch);
   void decided(Batch& batch);
+  void write(Node& node, const Batch& batch, std::int64_t day);
   void make_durable(Node& node, std::uint64_t boot, Batch* batch);
   void check_permanent_refusal(const Node& node);
   std::int64_t out_of_reach() const;
@@ -89,6 +95,7 @@ class World {
   Random random_;
   std::int64_t now_ = 0;
   std::uint64_t order_ = 0;
+  std::uint64_t last_event_ = 0;
   std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
   std::vector<std::unique_ptr<Node>> nodes_;
 

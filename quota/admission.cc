@@ -22,6 +22,12 @@ constexpr std::uint8_t kTwin = 2;      // of an earlier event of the same batch
 constexpr std::uint8_t kRejected = 3;  // for its agent
 constexpr std::uint8_t kCut = 4;       // beyond the day's quota
 
+void append(WaitingBatches& waiting, AdmissionRequest& request) noexcept {
+  request.next_waiting = nullptr;
+  (waiting.empty() ? waiting.first : waiting.last->next_waiting) = &request;
+  waiting.last = &request;
+}
+
 std::uint32_t agent_index(const AdmissionRequest& request, std::size_t event) {
   return request.agent_of.empty() ? 0 : request.agent_of[event];
 }
@@ -55,28 +61,38 @@ void AdmissionMetrics::add_to(MetricsRegistry& registry, std::uint32_t shard) co
 
 Admission::Admission(const DedupTable::Options& dedup, Ledger& ledger) : dedup_(dedup), ledger_(ledger) {}
 
+std::uint32_t Admission::take_claim() {
+  if (free_claim_ != kNoClaim) return std::exchange(free_claim_, claims_[free_claim_].next_free);
+  if (claims_.size() == DedupTable::kClaimsMax) return kNoClaim;
+  claims_.emplace_back();
+  return static_cast<std::uint32_t>(claims_.size() - 1);
+}
+
+void Admission::free_claim(std::uint32_t claim) noexcept {
+  claims_[claim].next_free = std::exchange(free_claim_, claim);
+}
+
 void Admission::decide(AdmissionRequest& request) {
-  std::uint32_t claim = 0;
-  if (!free_claims_.empty()) {
-    claim = free_claims_.back();
-    free_claims_.pop_back();
-  } else if (claims_.size() < DedupTable::kClaimsMax) {
-    claim = static_cast<std::uint32_t>(claims_.size());
-    claims_.emplace_back();
-  } else {
-    metrics_.busy_batches.add();
-    return refuse(request, Reason::kBackpressure);
-  }
+  // All at the same time: the first keys' places, and what there is of the organization.
+  for (std::size_t i = 0; i < std::min(request.keys.size(), kPrefetchAhead); ++i)
+    dedup_.prefetch(request.keys[i]);
   OrgLedger& org = ledger_.org(request.org);
+  org.prefetch();
+  request.refusal.clear();  // of an earlier use of the request
+  const std::uint32_t claim = take_claim();
+  if (claim == kNoClaim) {
+    metrics_.busy_batches.add();
+    return refuse(org, request, Reason::kBackpressure);
+  }
   request.admitted.assign(request.keys.size(), kAdmitted);
   const Fleet::Answer agents = judge_agents(org, request);
   if (agents != Fleet::Answer::kDone) {
-    free_claims_.push_back(claim);
+    free_claim(claim);
     if (agents == Fleet::Answer::kPending) return wait_for_fleet(org, request);
-    return refuse(request, Reason::kBackpressure);
+    return refuse(org, request, Reason::kBackpressure);
   }
   if (!claim_keys(request, claim)) {
-    free_claims_.push_back(claim);
+    free_claim(claim);
     return;  // it waits, and will be decided anew
   }
   const auto countable = std::count(request.admitted.begin(), request.admitted.end(), kAdmitted);
@@ -85,9 +101,9 @@ void Admission::decide(AdmissionRequest& request) {
       countable == 0 && rejected < static_cast<std::ptrdiff_t>(request.admitted.size());
   if (only_duplicates) {
     // Stored already: a repetition is never refused.
-    free_claims_.push_back(claim);
+    free_claim(claim);
     request.verdict = Verdict::kNothingToWrite;
-    return finish(request);
+    return finish(org, request);
   }
 
   Take take;
@@ -97,27 +113,27 @@ void Admission::decide(AdmissionRequest& request) {
     case Ledger::Outcome::kRefused:
       release(claim);
       request.verdict = Verdict::kRefused;
-      return finish(request);
+      return finish(org, request);
     case Ledger::Outcome::kPending:
       release(claim);
       return wait_for_fleet(org, request);
   }
   if (countable == 0) {
     // Nothing stood before the agents' cap.
-    free_claims_.push_back(claim);
+    free_claim(claim);
     metrics_.agent_refused_batches.add();
     request.refusal.limit = org.policy->agents_max;
     request.refusal.tier = org.policy->tier;
-    return refuse(request, Reason::kAgentLimit);
+    return refuse(org, request, Reason::kAgentLimit);
   }
   if (take.events < countable) cut(request, claim, take.events);
   admit(org, request, claim, take);
-  finish(request);
+  finish(org, request);
 }
 
 void Admission::wait_for_fleet(OrgLedger& org, AdmissionRequest& request) {
-  if (++request.tries > kTriesMax) return refuse(request, Reason::kBackpressure);
-  org.waiting.push_back(&request);
+  if (++request.tries > kTriesMax) return refuse(org, request, Reason::kBackpressure);
+  append(org.waiting, request);
 }
 
 // A name is let in when it is known or a place is left; places are only taken with the verdict. Where the
@@ -169,7 +185,7 @@ Fleet::Answer Admission::judge_agents(OrgLedger& org, AdmissionRequest& request)
 bool Admission::claim_keys(AdmissionRequest& request, std::uint32_t claim) {
   const std::size_t events = request.keys.size();
   std::vector<DedupKey>& held = claims_[claim].keys;
-  for (std::size_t i = 0; i < std::min(events, kPrefetchAhead); ++i) dedup_.prefetch(request.keys[i]);
+  held.reserve(events);
   for (std::size_t i = 0; i < events; ++i) {
     if (i + kPrefetchAhead < events) dedup_.prefetch(request.keys[i + kPrefetchAhead]);
     if (request.keys[i].is_none() || request.admitted[i] == kRejected) continue;
@@ -188,7 +204,7 @@ bool Admission::claim_keys(AdmissionRequest& request, std::uint32_t claim) {
         for (const DedupKey& key : held) dedup_.release(key, claim);
         held.clear();
         metrics_.waited_batches.add();
-        claims_[answer.holder].waiting.push_back(&request);
+        append(claims_[answer.holder].waiting, request);
         return false;
     }
   }
@@ -247,18 +263,18 @@ void Admission::admit(OrgLedger& org, AdmissionRequest& request, std::uint32_t c
 void Admission::release(std::uint32_t claim) {
   for (const DedupKey& key : claims_[claim].keys) dedup_.release(key, claim);
   claims_[claim].keys.clear();
-  free_claims_.push_back(claim);
+  free_claim(claim);
 }
 
-void Admission::refuse(AdmissionRequest& request, Reason reason) {
+void Admission::refuse(const OrgLedger& org, AdmissionRequest& request, Reason reason) {
   request.verdict = Verdict::kRefused;
   request.refusal.reason = reason;
-  finish(request);
+  finish(org, request);
 }
 
-void Admission::finish(AdmissionRequest& request) {
+void Admission::finish(const OrgLedger& org, AdmissionRequest& request) {
   request.tries = 0;
-  request.rate = ledger_.rate_state(ledger_.org(request.org), request.now);
+  request.rate = ledger_.rate_state(org, request.now);
   request.admitted_events = request.rejected_events = 0;
   std::uint64_t duplicates = 0;
   std::uint64_t of_agents = 0;
@@ -296,24 +312,24 @@ void Admission::settle(std::uint32_t claim, bool durable, Now now) {
   for (const std::uint64_t agent : settled.agents) settled.org->roster.settle(agent, durable, now.wall);
   settled.agents.clear();
   ledger_.settle(*settled.org, settled.take, durable);
-  std::vector<AdmissionRequest*> waiting;
-  waiting.swap(settled.waiting);
-  free_claims_.push_back(claim);
+  WaitingBatches waiting = std::exchange(settled.waiting, {});
+  free_claim(claim);
   // After a failure the first one takes over the keys and the others wait for it.
   decide_anew(waiting, now);
 }
 
 void Admission::resume(OrgLedger& org, Now now) {
-  std::vector<AdmissionRequest*> waiting;
-  waiting.swap(org.waiting);
+  WaitingBatches waiting = std::exchange(org.waiting, {});
   decide_anew(waiting, now);
 }
 
 // In order of arrival, with the time that it is by now.
-void Admission::decide_anew(std::vector<AdmissionRequest*>& waiting, Now now) {
-  for (AdmissionRequest* request : waiting) {
-    request->now = now;
-    decide(*request);
+void Admission::decide_anew(WaitingBatches& waiting, Now now) {
+  while (!waiting.empty()) {
+    AdmissionRequest& request = *waiting.first;
+    waiting.first = request.next_waiting;  // before it goes back to its owner, or waits for something else
+    request.now = now;
+    decide(request);
   }
 }
 

@@ -9,6 +9,9 @@
 // batch's outcome: so its own answer is never given before the event is durable, and no wait can be circular.
 // Likewise a batch that needs the fleet's word waits for it, holding nothing, and is decided anew.
 //
+// Once its vectors have grown to the batches that come, and the roster knows their agents, a verdict and its
+// settlement allocate nothing on a node that is its own fleet (tests/quota/allocation_test.cc).
+//
 // Owner thread only: the home shard. A request is lent by the shard that received the batch, from decide()
 // until `decided` is called.
 #pragma once
@@ -57,6 +60,7 @@ struct AdmissionRequest {
 
   // The admission's own, between two tries.
   std::uint32_t tries = 0;
+  AdmissionRequest* next_waiting = nullptr;
 };
 
 struct AdmissionMetrics {
@@ -91,8 +95,13 @@ class Admission {
     Take take;
     std::vector<DedupKey> keys;
     std::vector<std::uint64_t> agents;  // whose places it takes
-    std::vector<AdmissionRequest*> waiting;
+    WaitingBatches waiting;
+    std::uint32_t next_free = kNoClaim;
   };
+  static constexpr std::uint32_t kNoClaim = DedupTable::kClaimsMax;
+
+  std::uint32_t take_claim();  // kNoClaim when all are under way
+  void free_claim(std::uint32_t claim) noexcept;
 
   Fleet::Answer judge_agents(OrgLedger& org, AdmissionRequest& request);
   void wait_for_fleet(OrgLedger& org, AdmissionRequest& request);
@@ -100,14 +109,14 @@ class Admission {
   void cut(AdmissionRequest& request, std::uint32_t claim, std::int64_t fits);
   void admit(OrgLedger& org, AdmissionRequest& request, std::uint32_t claim, const Take& take);
   void release(std::uint32_t claim);
-  void refuse(AdmissionRequest& request, Reason reason);
-  void finish(AdmissionRequest& request);
-  void decide_anew(std::vector<AdmissionRequest*>& waiting, Now now);
+  void refuse(const OrgLedger& org, AdmissionRequest& request, Reason reason);
+  void finish(const OrgLedger& org, AdmissionRequest& request);
+  void decide_anew(WaitingBatches& waiting, Now now);
 
   DedupTable dedup_;
   Ledger& ledger_;
   std::deque<Claim> claims_;  // a deque: a Claim's vectors stay where they are while others are added
-  std::vector<std::uint32_t> free_claims_;
+  std::uint32_t free_claim_ = kNoClaim;  // the first of a list: the one that was used last is warm
   // Kept for their memory.
   std::vector<std::uint8_t> agent_used_;
   std::vector<std::uint64_t> new_agents_;

@@ -25,8 +25,11 @@ constexpr std::size_t kFullNumerator = 4;
 constexpr std::size_t kFullDenominator = 5;
 // Keys spread evenly, so all parts would be full at the same time, and requests of that moment would wait for
 // 256 of them to be moved, again with every doubling. On its way past this size each part grows by another
-// factor (1.25 to 1.9), and from then on they take turns.
+// factor, and from then on they take turns. The factors span one step of growth (1.9 * 4/5), and the smallest
+// still leaves room for a tenth: at 1.25 a part would be full again at once, and be moved with every key.
 constexpr std::size_t kStaggerSlots = 1024;
+constexpr std::size_t kStaggerPercentMin = 140;
+constexpr std::size_t kStaggerPercentMax = 213;
 // Slots that are looked at for the oldest key when the table is at its bound.
 constexpr std::size_t kEvictionReach = 32;
 
@@ -49,8 +52,8 @@ std::uint16_t hour_stamp(WallMicros t) {
 
 // The nearer way around the circle. Negative for a stamp that is ahead of `now`: shards look at the clock at
 // different moments, and a clock may be set back.
-std::int64_t age_hours(std::uint16_t stamp, WallMicros now) {
-  const std::int64_t age = hour_number(now) - (stamp - 1);
+std::int64_t age_hours(std::uint16_t stamp, std::int64_t hour) {
+  const std::int64_t age = hour - (stamp - 1);
   if (age > kHours / 2) return age - kHours;
   if (age < -kHours / 2) return age + kHours;
   return age;
@@ -96,8 +99,8 @@ void DedupTable::prefetch(const DedupKey& key) const noexcept {
   __builtin_prefetch(&part.slots[home(key.high, part.slots.size())]);
 }
 
-bool DedupTable::expired(std::uint16_t stamp, WallMicros now) const noexcept {
-  return !is_claim(stamp) && age_hours(stamp, now) > options_.window_hours;
+bool DedupTable::expired(std::uint16_t stamp, std::int64_t hour) const noexcept {
+  return !is_claim(stamp) && age_hours(stamp, hour) > options_.window_hours;
 }
 
 // All slots of a line are compared at once: where in its line a key is cannot be guessed, and a wrong guess
@@ -106,8 +109,10 @@ DedupTable::Place DedupTable::look(Part& part, const DedupKey& key) noexcept {
   const std::size_t slots = part.slots.size();
   for (std::size_t i = home(key.high, slots);; i = i + kLineSlots == slots ? 0 : i + kLineSlots) {
     Slot* const line = &part.slots[i];
-    unsigned same = 0;
-    for (unsigned k = 0; k < kLineSlots; ++k) same |= static_cast<unsigned>(line[k].high == key.high) << k;
+    const auto bit = [&](unsigned k) { return static_cast<unsigned>(line[k].high == key.high) << k; };
+    static_assert(kLineSlots == 4,
+                  "written out: in a loop the comparison takes half as many instructions again");
+    unsigned same = bit(0) | bit(1) | bit(2) | bit(3);
     for (; same != 0; same &= same - 1) {
       Slot* const slot = line + std::countr_zero(same);
       if ((slot->low & ~kStampMask) == key.low) return {slot, true};
@@ -127,7 +132,7 @@ DedupTable::Answer DedupTable::claim(const DedupKey& key, std::uint32_t claim, W
     const std::uint16_t stamp = stamp_of(slot->low);
     if (stamp == claim_stamp(claim)) return {Found::kOwn};
     if (is_claim(stamp)) return {Found::kPending, static_cast<std::uint32_t>(stamp - kFirstClaim)};
-    if (!expired(stamp, now)) return {Found::kRemembered};
+    if (!expired(stamp, hour_number(now))) return {Found::kRemembered};
   } else {
     slot = &insert(part, key, slot, now);
   }
@@ -155,7 +160,8 @@ void DedupTable::restore(const DedupKey& key, WallMicros seen, WallMicros now) {
   auto [slot, found] = look(part, key);
   if (!found) {
     slot = &insert(part, key, slot, now);
-  } else if (age_hours(stamp_of(slot->low), now) <= age_hours(hour_stamp(seen), now)) {
+  } else if (age_hours(stamp_of(slot->low), hour_number(now)) <=
+             age_hours(hour_stamp(seen), hour_number(now))) {
     return;  // known, and seen later
   }
   slot->low = key.low | hour_stamp(seen);
@@ -180,15 +186,18 @@ DedupTable::Slot& DedupTable::insert(Part& part, const DedupKey& key, Slot* empt
 void DedupTable::rebuild(Part& part, WallMicros now) {
   Slots old;
   old.swap(part.slots);
+  const std::int64_t hour = hour_number(now);
   std::size_t living = 0;
   for (const Slot& slot : old) {
     const std::uint16_t stamp = stamp_of(slot.low);
-    if (stamp != 0 && !expired(stamp, now)) ++living;
+    if (stamp != 0 && !expired(stamp, hour)) ++living;
   }
   std::size_t wanted = std::max(kFirstSlots, living * 19 / 10);
   if (old.size() < kStaggerSlots && wanted >= kStaggerSlots) {
     const auto index = static_cast<std::size_t>(&part - parts_.data());
-    wanted = living * (kParts * 125 + index * 65) / (kParts * 100);
+    const std::size_t percent =
+        kStaggerPercentMin + (kStaggerPercentMax - kStaggerPercentMin) * index / kParts;
+    wanted = living * percent / 100;
   }
   // Room for one more at least.
   const std::size_t least = (living + 1) * kFullDenominator / kFullNumerator + 1;
@@ -196,7 +205,7 @@ void DedupTable::rebuild(Part& part, WallMicros now) {
   const std::size_t slots = part.slots.size();
   for (const Slot& slot : old) {
     const std::uint16_t stamp = stamp_of(slot.low);
-    if (stamp == 0 || expired(stamp, now)) continue;
+    if (stamp == 0 || expired(stamp, hour)) continue;
     std::size_t i = home(slot.high, slots);
     while (stamp_of(part.slots[i].low) != 0) i = i + 1 == slots ? 0 : i + 1;
     part.slots[i] = slot;
@@ -215,7 +224,7 @@ bool DedupTable::forget_oldest_near(Part& part, const DedupKey& key, WallMicros 
   for (std::size_t step = 0; step < slots && (oldest == slots || step < kEvictionReach); ++step) {
     const std::uint16_t stamp = stamp_of(part.slots[i].low);
     if (stamp != 0 && !is_claim(stamp)) {
-      const std::int64_t age = age_hours(stamp, now);
+      const std::int64_t age = age_hours(stamp, hour_number(now));
       if (oldest == slots || age > oldest_age) {
         oldest = i;
         oldest_age = age;
@@ -250,10 +259,11 @@ void DedupTable::erase(Part& part, std::size_t index) noexcept {
 
 void DedupTable::sweep(WallMicros now) {
   Part& part = parts_[next_sweep_];
+  const std::int64_t hour = hour_number(now);
   next_sweep_ = (next_sweep_ + 1) % kParts;
   const auto expired_count = std::count_if(part.slots.begin(), part.slots.end(), [&](const Slot& slot) {
     const std::uint16_t stamp = stamp_of(slot.low);
-    return stamp != 0 && expired(stamp, now);
+    return stamp != 0 && expired(stamp, hour);
   });
   if (static_cast<std::size_t>(expired_count) * 4 > part.used) rebuild(part, now);
 }

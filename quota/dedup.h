@@ -106,7 +106,7 @@ class DedupTable {
   static std::size_t whole_lines(std::size_t slots) noexcept;  // rounded up
   static std::size_t home(std::uint64_t high, std::size_t slots) noexcept;
   static Place look(Part& part, const DedupKey& key) noexcept;
-  bool expired(std::uint16_t stamp, WallMicros now) const noexcept;
+  bool expired(std::uint16_t stamp, std::int64_t hour) const noexcept;
   Slot& insert(Part& part, const DedupKey& key, Slot* empty, WallMicros now);
   void rebuild(Part& part, WallMicros now);
   void erase(Part& part, std::size_t index) noexcept;

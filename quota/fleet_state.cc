@@ -76,7 +76,8 @@ void FleetState::turn_day(WallMicros now) {
   if (today == day_) return;
   day_ = today;
   hungry_until_ = 0;
-  std::erase_if(records_, [&](const NodeRecord& record) { return record.expires + kMicrosPerDay <= now; });
+  const auto is_gone = [&](const NodeRecord& record) { return record.expires + kMicrosPerDay <= now; };
+  records_.erase(std::remove_if(records_.begin(), records_.end(), is_gone), records_.end());
   for (NodeRecord& record : records_) record.spent = record.held = 0;
 }
 
@@ -136,7 +137,8 @@ void FleetState::grant_daily(const RenewRequest& request, NodeRecord& record, Wa
 void FleetState::grant_burst(const RenewRequest& request, WallMicros now, RenewReply& reply) {
   const std::int64_t second = floor_second(now);
   const std::int64_t oldest = second - kBurstWindowSeconds - options_.burst_slack_s;
-  std::erase_if(burst_, [&](const BurstSecond& b) { return b.second < oldest; });
+  burst_.erase(burst_.begin(), std::find_if(burst_.begin(), burst_.end(),
+                                            [&](const BurstSecond& b) { return b.second >= oldest; }));
   for (BurstSecond& b : burst_) {
     if (b.second == request.burst_unused_second)
       b.units -= std::min(b.units, saturating_u32(request.burst_unused));
@@ -201,8 +203,10 @@ bool FleetState::is_expired(NodeId node, WallMicros now) const noexcept {
 }
 
 std::size_t FleetState::bytes() const noexcept {
-  return sizeof(*this) + records_.capacity() * sizeof(NodeRecord) + burst_.capacity() * sizeof(BurstSecond) +
-         usage_.capacity() * sizeof(PeriodUsage);
+  std::size_t sum = sizeof(*this) + usage_.capacity() * sizeof(PeriodUsage);
+  if (records_.capacity() > records_.static_capacity) sum += records_.capacity() * sizeof(NodeRecord);
+  if (burst_.capacity() > burst_.static_capacity) sum += burst_.capacity() * sizeof(BurstSecond);
+  return sum;
 }
 
 }  // namespace kavach::quota

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <array>
+#include <boost/container/small_vector.hpp>
 #include <cstdint>
 #include <vector>
 
@@ -158,9 +159,11 @@ class FleetState {
 
   Options options_;
   std::int64_t day_ = -1;
-  std::vector<NodeRecord> records_;
   WallMicros hungry_until_ = 0;
-  std::vector<BurstSecond> burst_;  // ascending
+  // Room within for a node that is its own fleet and for an organization that sends now and then: no other
+  // place of memory has to be waited for.
+  boost::container::small_vector<NodeRecord, 1> records_;
+  boost::container::small_vector<BurstSecond, 4> burst_;  // ascending
   std::vector<PeriodUsage> usage_;
 };
 

@@ -238,7 +238,7 @@ void LeaseKeeper::on_reply(OrgLedger& org, const RenewReply& reply, Now now) {
   lease.short_of_events = lease.need_sent > 0 && org.ceiling - before < lease.need_sent;
   lease.short_of_burst = lease.burst_sent > 0 && reply.burst_granted < lease.burst_sent;
   for (std::size_t i = 0; i < kBudgetPeriods; ++i) {
-    if (reply.periods[i] == org.periods[i]) org.others[i] = reply.others_usage[i];
+    if (reply.periods[i] == org.periods[i]) org.others_cost[i] = reply.others_usage[i].cost;
   }
   if (lease.hearsay_sent) lease.hearsay.clear();
   if (lease.epoch != 0 && lease.epoch != reply.epoch) {

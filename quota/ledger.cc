@@ -31,7 +31,17 @@ void turn_period(OrgLedger& org, BudgetPeriod period, std::int64_t number) noexc
   const Usage own = org.past_periods[i] == number ? org.past_own[i] : Usage{};
   org.past_periods[i] = std::exchange(org.periods[i], number);
   org.past_own[i] = std::exchange(org.own[i], own);
-  org.others[i] = {};  // until the next answer
+  org.others_cost[i] = 0;  // until the next answer
+}
+
+void OrgLedger::prefetch() const noexcept {
+  const auto lines_of = [](const auto* object) {
+    const auto* const bytes = reinterpret_cast<const char*>(object);
+    for (std::size_t i = 0; i < sizeof(*object); i += 64) __builtin_prefetch(bytes + i);
+  };
+  lines_of(this);
+  if (policy != nullptr) lines_of(policy);
+  if (authority != nullptr) lines_of(authority.get());
 }
 
 void take_over(OrgLedger& org, const RenewReply& reply, Now asked) {
@@ -77,7 +87,7 @@ void give_up_burst(OrgLedger& org) {
 Fleet::Answer LocalFleet::renew(OrgLedger& org, const Ask& ask, Now now) {
   // The system's clock may be set back; the authority's never goes back.
   latest_ = std::max(latest_, now.wall);
-  FleetState& state = states_.try_emplace(org.id, FleetState::Options{}).first->second;
+  if (org.authority == nullptr) org.authority = std::make_unique<FleetState>(FleetState::Options{});
   RenewRequest request;
   request.node = 1;
   request.boot = 1;
@@ -92,15 +102,9 @@ Fleet::Answer LocalFleet::renew(OrgLedger& org, const Ask& ask, Now now) {
   request.day = org.day;
   request.spent = org.spent;
   request.keep = org.ceiling - org.spent;
-  take_over(org, state.renew(request, latest_, {}), now);
+  take_over(org, org.authority->renew(request, latest_, {}), now);
   org.burst_expires = now.mono;  // what this batch leaves goes back before the next
   return Answer::kDone;
-}
-
-std::size_t LocalFleet::bytes() const noexcept {
-  std::size_t sum = 0;
-  for (const auto& [id, state] : states_) sum += sizeof(id) + state.bytes();
-  return sum;
 }
 
 // --- LedgerMetrics -----------------------------------------------------------------------------------------
@@ -160,7 +164,7 @@ OrgLedger& Ledger::org(const Uuid& id) {
 }
 
 Ledger::Outcome Ledger::reserve(OrgLedger& org, std::int64_t events, Now now, Take& take, Refusal& refusal) {
-  refusal = {};
+  refusal.clear();
   if (org.policy == nullptr) {
     // Its key is known already and its policy is on the way.
     refusal.reason = Reason::kBackpressure;
@@ -212,12 +216,9 @@ Ledger::Outcome Ledger::reserve(OrgLedger& org, std::int64_t events, Now now, Ta
     }
     if (fits == 0) {
       metrics_.daily_refused.add();
-      refusal = {.reason = Reason::kDailyLimit,
-                 .limit = policy.events_per_day,
-                 .used = std::min(org.charged, policy.events_per_day),
-                 .resume_at = period_end(BudgetPeriod::kDaily, accepted_at),
-                 .tier = policy.tier};
-      refusal.retry_after_s = seconds_until(refusal.resume_at, accepted_at);
+      refuse(policy, Reason::kDailyLimit, policy.events_per_day,
+             period_end(BudgetPeriod::kDaily, accepted_at), accepted_at, refusal);
+      refusal.used = std::min(org.charged, policy.events_per_day);
       return Outcome::kRefused;
     }
   }
@@ -232,11 +233,8 @@ Ledger::Outcome Ledger::reserve(OrgLedger& org, std::int64_t events, Now now, Ta
       return Outcome::kRefused;
     } else {
       metrics_.burst_refused.add();
-      refusal = {.reason = Reason::kBurst,
-                 .limit = policy.burst_per_minute,
-                 .resume_at = now.wall + org.burst_wait_us,
-                 .tier = policy.tier};
-      refusal.retry_after_s = seconds_until(refusal.resume_at, now.wall);
+      refuse(policy, Reason::kBurst, policy.burst_per_minute, now.wall + org.burst_wait_us, now.wall,
+             refusal);
       return Outcome::kRefused;
     }
   }
@@ -255,26 +253,33 @@ Ledger::Outcome Ledger::reserve(OrgLedger& org, std::int64_t events, Now now, Ta
   return Outcome::kTaken;
 }
 
+void Ledger::refuse(const Policy& policy, Reason reason, std::int64_t limit, WallMicros resume_at,
+                    WallMicros now, Refusal& refusal) {
+  refusal.clear();
+  refusal.reason = reason;
+  refusal.limit = limit;
+  refusal.resume_at = resume_at;
+  refusal.retry_after_s = seconds_until(resume_at, now);
+  refusal.tier = policy.tier;
+}
+
 // Only money refuses; the batch that crosses the line was recorded, since it was spent.
 bool Ledger::refuses_budget(const OrgLedger& org, WallMicros accepted_at, Refusal& refusal) {
   for (const Budget& budget : org.policy->budgets) {
     if (budget.type != BudgetType::kCost) continue;
     const auto i = static_cast<std::size_t>(budget.period);
-    const std::int64_t used = saturating_add(org.own[i].cost, org.others[i].cost);
+    const std::int64_t used = saturating_add(org.own[i].cost, org.others_cost[i]);
     if (used < budget.limit) continue;
     if (modes_.budgets == LimitMode::kShadow) {
       metrics_.budget_shadowed.add();
       continue;
     }
     metrics_.budget_refused.add();
-    refusal = {.reason = Reason::kOrgBudget,
-               .limit = budget.limit,
-               .used = used,
-               .resume_at = period_end(budget.period, accepted_at),
-               .tier = org.policy->tier,
-               .budget_type = budget.type,
-               .budget_period = budget.period};
-    refusal.retry_after_s = seconds_until(refusal.resume_at, accepted_at);
+    refuse(*org.policy, Reason::kOrgBudget, budget.limit, period_end(budget.period, accepted_at), accepted_at,
+           refusal);
+    refusal.used = used;
+    refusal.budget_type = budget.type;
+    refusal.budget_period = budget.period;
     return true;
   }
   return false;

@@ -9,15 +9,16 @@
 #pragma once
 
 #include <array>
+#include <boost/unordered/unordered_flat_map.hpp>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "engine/clock.h"
 #include "engine/metrics.h"
+#include "engine/money.h"
 #include "quota/fleet_state.h"
 #include "quota/limits.h"
 #include "quota/roster.h"
@@ -30,6 +31,13 @@ struct Lease;  // what a LeaseKeeper knows of one organization
 struct Now {
   WallMicros wall = 0;
   MonoMicros mono = 0;
+};
+
+// Batches that wait for the same thing, in order of arrival; linked through the requests themselves.
+struct WaitingBatches {
+  AdmissionRequest* first = nullptr;
+  AdmissionRequest* last = nullptr;
+  bool empty() const noexcept { return first == nullptr; }
 };
 
 // What a batch takes from its organization.
@@ -46,8 +54,12 @@ struct Take {
 
 // One organization on its home shard.
 struct OrgLedger {
+  // What leads to other places of memory, in one line of the cache.
   Uuid id;
-  const Policy* policy = nullptr;  // null: not in the store's directory (yet)
+  const Policy* policy = nullptr;         // null: not in the store's directory (yet)
+  std::unique_ptr<FleetState> authority;  // only on a node that is its own fleet (LocalFleet)
+  std::shared_ptr<Lease> lease;  // only in a fleet; shared_ptr for its deleter: Lease is incomplete here
+  WaitingBatches waiting;        // for the fleet's word on this organization
 
   // Events of the day.
   std::int64_t day = -1;      // the authority's; -1: nothing was leased yet
@@ -73,23 +85,23 @@ struct OrgLedger {
   bool learning = false;
   MonoMicros renewed = 0;
 
-  // Use in the running day, month and in total: this node's own, and the others' as last heard.
+  // Use in the running day, month and in total: this node's own, and of the others' what they had spent, as
+  // last heard.
   std::array<std::int64_t, kBudgetPeriods> periods{-1, -1, 0};
   std::array<Usage, kBudgetPeriods> own{};
-  std::array<Usage, kBudgetPeriods> others{};
+  std::array<NanoDollars, kBudgetPeriods> others_cost{};
   // Its own in the period before (or behind) those: clocks that disagree around midnight go there and back.
   std::array<std::int64_t, kBudgetPeriods> past_periods{-1, -1, -1};
   std::array<Usage, kBudgetPeriods> past_own{};
 
   Roster roster;
 
-  std::vector<AdmissionRequest*> waiting;  // for the fleet's word on this organization
-  std::shared_ptr<Lease> lease;  // only in a fleet; shared_ptr for its deleter: Lease is incomplete here
-
   std::int64_t available() const noexcept { return ceiling - spent - reserved; }
   // The moment of `day` that is nearest to `wall`: the authority says which day it is, this node's clock only
   // how late in it. So what is stored counts on the same day after a restart.
   WallMicros moment_of_day(WallMicros wall) const noexcept;
+  // Brings all that a verdict reads into the cache, for a batch whose organization was not used for a while.
+  void prefetch() const noexcept;
 };
 
 // A period begins: what was used before counts only if it comes back. The total is a period without an end.
@@ -134,10 +146,8 @@ class LocalFleet final : public Fleet {
   Answer renew(OrgLedger& org, const Ask& ask, Now now) override;
   bool shares_agents() const noexcept override { return false; }
   Answer claim_agents(OrgLedger&, std::span<const std::uint64_t>, Now) override { return Answer::kDone; }
-  std::size_t bytes() const noexcept;
 
  private:
-  std::unordered_map<Uuid, FleetState, UuidHash> states_;
   WallMicros latest_ = 0;
   std::uint64_t seq_ = 0;
 };
@@ -145,6 +155,8 @@ class LocalFleet final : public Fleet {
 // Why a batch is not taken, in the words of the contract (contract/agentkavach.md 2.4).
 enum class Reason : std::uint8_t { kNone, kDailyLimit, kBurst, kOrgBudget, kAgentLimit, kBackpressure };
 
+// Of a limit where that says something; otherwise only the reason. One that is used again keeps the memory of
+// `tier`, a copy, since the policy may be gone when the answer is written.
 struct Refusal {
   Reason reason = Reason::kNone;
   std::int64_t limit = 0;
@@ -154,6 +166,16 @@ struct Refusal {
   std::string tier = {};
   BudgetType budget_type = BudgetType::kCost;
   BudgetPeriod budget_period = BudgetPeriod::kDaily;
+
+  // As if it was new.
+  void clear() noexcept {
+    reason = Reason::kNone;
+    limit = used = resume_at = 0;
+    retry_after_s = 1;
+    tier.clear();
+    budget_type = BudgetType::kCost;
+    budget_period = BudgetPeriod::kDaily;
+  }
 };
 
 // What is left, for the RateLimit header fields. kUnlimited where there is no limit.
@@ -212,12 +234,15 @@ class Ledger {
   std::size_t org_count() const noexcept { return orgs_.size(); }
 
  private:
+  // The reason, and what all limits have in common; then the caller adds its own.
+  static void refuse(const Policy& policy, Reason reason, std::int64_t limit, WallMicros resume_at,
+                     WallMicros now, Refusal& refusal);
   bool refuses_budget(const OrgLedger& org, WallMicros accepted_at, Refusal& refusal);
 
   LimitModes modes_;
   Fleet& fleet_;
   std::shared_ptr<const PolicyTable> policies_;
-  std::unordered_map<Uuid, std::unique_ptr<OrgLedger>, UuidHash> orgs_;
+  boost::unordered_flat_map<Uuid, std::unique_ptr<OrgLedger>, UuidHash> orgs_;
   LedgerMetrics metrics_;
 };
 

@@ -1,13 +1,13 @@
 #include "quota/roster.h"
 
 #include <algorithm>
-#include <bit>
 #include <utility>
 
 namespace kavach::quota {
 namespace {
 
-constexpr std::size_t kSlotsMin = 8;
+// Three agents, as many as the free tier has, in one line of the cache.
+constexpr std::size_t kSlotsMin = 4;
 
 std::int64_t seconds_of(WallMicros now) noexcept {
   return now / kMicrosPerSecond;
@@ -31,28 +31,53 @@ bool Roster::contains(std::uint64_t fingerprint, WallMicros now) const noexcept 
 
 std::int64_t Roster::size(WallMicros now) {
   const std::int64_t now_s = seconds_of(now);
-  if (now_s >= next_expiry_s_ && used_ > 0) rebuild(now_s, 0);
+  if (now_s >= next_expiry_s_ && used_ > 0) expire(now_s);
   return static_cast<std::int64_t>(used_);
 }
 
-void Roster::rebuild(std::int64_t now_s, std::size_t more) {
-  std::vector<Slot> old;
-  old.swap(slots_);
-  const auto living = static_cast<std::size_t>(
-      std::count_if(old.begin(), old.end(), [&](const Slot& slot) { return is_active(slot, now_s); }));
-  slots_.resize(std::bit_ceil(std::max(kSlotsMin, (living + more) * 4 / 3 + 1)));
-  used_ = 0;
+void Roster::expire(std::int64_t now_s) noexcept {
   std::int64_t oldest = now_s;
+  for (std::size_t i = 0; i < slots_.size();) {
+    const Slot& slot = slots_[i];
+    if (!is_empty(slot) && !is_active(slot, now_s)) {
+      erase(i);  // another one may stand here now
+      continue;
+    }
+    if (slot.seen_s != 0) oldest = std::min<std::int64_t>(oldest, slot.seen_s);
+    ++i;
+  }
+  next_expiry_s_ = oldest + kActiveSeconds;
+}
+
+void Roster::erase(std::size_t index) noexcept {
+  const std::size_t mask = slots_.size() - 1;
+  std::size_t hole = index;
+  for (std::size_t i = (hole + 1) & mask; !is_empty(slots_[i]); i = (i + 1) & mask) {
+    // May slot i stand in the hole? Only if its chain begins there or before.
+    const std::size_t from_home = (i - (slots_[i].fingerprint & mask)) & mask;
+    if (from_home < ((i - hole) & mask)) continue;
+    slots_[hole] = slots_[i];
+    hole = i;
+  }
+  slots_[hole] = Slot{};
+  --used_;
+}
+
+void Roster::make_room(std::int64_t now_s) {
+  const auto is_full = [&](std::size_t used) { return (used + 1) * 4 > slots_.size() * 3; };
+  if (!is_full(used_)) return;
+  // What is dropped must be worth the search: a 16th at least, or the next agent would search again.
+  expire(now_s);
+  if (!is_full(used_ + used_ / 16)) return;
+  std::vector<Slot> old(std::max(kSlotsMin, slots_.size() * 2));
+  old.swap(slots_);
   const std::size_t mask = slots_.size() - 1;
   for (const Slot& slot : old) {
-    if (is_empty(slot) || !is_active(slot, now_s)) continue;
+    if (is_empty(slot)) continue;
     std::size_t i = slot.fingerprint & mask;
     while (!is_empty(slots_[i])) i = (i + 1) & mask;
     slots_[i] = slot;
-    ++used_;
-    if (slot.seen_s != 0) oldest = std::min<std::int64_t>(oldest, slot.seen_s);
   }
-  next_expiry_s_ = oldest + kActiveSeconds;
 }
 
 // The caller makes the slot it gets non-empty.
@@ -68,7 +93,7 @@ Roster::Slot& Roster::find_or_add(std::uint64_t fingerprint) {
 }
 
 void Roster::take(std::uint64_t fingerprint, WallMicros now) {
-  if ((used_ + 1) * 4 > slots_.size() * 3) rebuild(seconds_of(now), used_ + 1);
+  make_room(seconds_of(now));
   ++find_or_add(fingerprint).pending;
 }
 
@@ -79,10 +104,7 @@ void Roster::settle(std::uint64_t fingerprint, bool durable, WallMicros now) noe
   if (durable) {
     slot->seen_s = std::max(slot->seen_s, static_cast<std::uint32_t>(seconds_of(now)));
   } else if (slot->seen_s == 0 && slot->pending == 0) {
-    // An emptied slot would break the chains of others: it stays as one that has expired, until the next
-    // rebuild.
-    slot->seen_s = 1;
-    next_expiry_s_ = 0;
+    erase(static_cast<std::size_t>(slot - slots_.data()));
   }
 }
 
@@ -98,7 +120,7 @@ void Roster::list_active(WallMicros now, std::vector<std::uint64_t>& out,
 }
 
 void Roster::restore(std::uint64_t fingerprint, WallMicros seen) {
-  if ((used_ + 1) * 4 > slots_.size() * 3) rebuild(seconds_of(seen), used_ + 1);
+  make_room(seconds_of(seen));
   Slot& slot = find_or_add(fingerprint);
   slot.seen_s = std::max(slot.seen_s, static_cast<std::uint32_t>(seconds_of(seen)));
   next_expiry_s_ = std::min(next_expiry_s_ == 0 ? slot.seen_s + kActiveSeconds : next_expiry_s_,

@@ -1,8 +1,9 @@
 // Roster: which agents of one organization were active in the last 24 hours (contract/agentkavach.md 2.7).
 //
 // An agent is a fingerprint of its name and the second in which it was last seen: 16 bytes. A place that a
-// batch under way has taken is pending, and free again when that batch fails. Owner thread only; time is an
-// argument.
+// batch under way has taken is pending, and free again when that batch fails. A power of two of places, at
+// most three quarters of them taken; it grows with new agents only, and keeps what it once needed. Owner
+// thread only; time is an argument.
 #pragma once
 
 #include <cstddef>
@@ -47,8 +48,12 @@ class Roster {
 
   const Slot* find(std::uint64_t fingerprint) const noexcept;
   Slot& find_or_add(std::uint64_t fingerprint);
-  // Drops what is no longer active; makes room for `more`.
-  void rebuild(std::int64_t now_s, std::size_t more);
+  // Drops what is no longer active, in place.
+  void expire(std::int64_t now_s) noexcept;
+  // Closes the hole by moving back whatever may stand there.
+  void erase(std::size_t index) noexcept;
+  // Makes room for one more when there is none.
+  void make_room(std::int64_t now_s);
 
   std::vector<Slot> slots_;  // a power of two, linear probing; empty until the first agent
   std::size_t used_ = 0;

@@ -64,11 +64,11 @@ void take_over(OrgLedger& org, const RenewReply& reply, Now asked) {
 
 void turn_day(OrgLedger& org, std::int64_t day) {
   if (day == org.day) return;
-  const std::int64_t spent = day == org.past_day ? org.past_spent : 0;
+  const bool back = day == org.past_day;
   org.past_day = std::exchange(org.day, day);
-  org.past_spent = std::exchange(org.spent, spent);
-  org.reserved = 0;
-  org.ceiling = org.spent;
+  org.past_spent = std::exchange(org.spent, back ? org.past_spent : 0);
+  org.past_reserved = std::exchange(org.reserved, back ? org.past_reserved : 0);
+  org.ceiling = org.spent + org.reserved;
   org.day_ends = 0;
 }
 
@@ -291,8 +291,9 @@ void Ledger::settle(OrgLedger& org, const Take& take, bool durable) {
     org.reserved -= take.events;
     if (durable) org.spent += take.events;
     KAVACH_DCHECK(org.reserved >= 0, "more was settled than reserved");
-  } else if (take.day == org.past_day && durable) {
-    org.past_spent += take.events;
+  } else if (take.day == org.past_day) {
+    org.past_reserved -= take.events;
+    if (durable) org.past_spent += take.events;
   }
   if (!durable) {
     if (take.burst_second == org.burst_second) org.burst_unused += take.burst_units;

@@ -70,6 +70,7 @@ struct OrgLedger {
   // The day before (or, when the authority's clock was set back, behind) `day`.
   std::int64_t past_day = -1;
   std::int64_t past_spent = 0;
+  std::int64_t past_reserved = 0;
   // Burst units in hand.
   std::int64_t burst_units = 0;
   std::int64_t burst_second = 0;

@@ -354,6 +354,27 @@ TEST_CASE_FIXTURE(MidnightFixture,
   CHECK(send(today - 1, midnight) == Ledger::Outcome::kRefused);
 }
 
+TEST_CASE_FIXTURE(MidnightFixture,
+                  "a batch under way while the day goes there and back is settled where it was taken") {
+  for (const bool settled_while_away : {false, true}) {
+    CAPTURE(settled_while_away);
+    OrgLedger& org = ledger.org(kAcme);
+    const std::int64_t spent = org.spent;
+    const Now now{.wall = midnight, .mono = kHour};
+    authority.day = today;
+    REQUIRE(ledger.reserve(org, 1, now, take, refusal) == Ledger::Outcome::kTaken);
+    const Take under_way = take;
+    turn_day(org, today - 1);
+    if (settled_while_away) ledger.settle(org, under_way, true);
+    turn_day(org, today);
+    if (!settled_while_away) ledger.settle(org, under_way, true);
+    CHECK(org.reserved == 0);
+    CHECK(org.spent == spent + 1);
+  }
+  CHECK(send(today, midnight) == Ledger::Outcome::kRefused);
+  CHECK(refusal.reason == Reason::kDailyLimit);
+}
+
 TEST_CASE_FIXTURE(MidnightFixture, "after a restart the days on both sides of midnight are known") {
   ledger.restore_usage(kAcme, BudgetPeriod::kDaily, today - 1, {.events = 1, .cost = 3 * kNanoPerDollar});
   ledger.restore_usage(kAcme, BudgetPeriod::kDaily, today, {.events = 2, .cost = 1});

@@ -15,6 +15,8 @@ const Uuid kOrg = *Uuid::parse("01900000-0000-7000-8000-00000000000a");
 constexpr std::int64_t kMilli = kMicrosPerMilli;
 constexpr std::int64_t kSecond = kMicrosPerSecond;
 constexpr std::int64_t kLearn = 3 * kSecond;
+constexpr std::int64_t kSlowest = 300 * kMilli;  // of a message
+constexpr std::int64_t kCalm = 15 * kSecond;     // by then what the trouble left behind is over
 // Batches that clients may still send once more.
 constexpr std::size_t kRecentMax = 16;
 
@@ -29,6 +31,7 @@ struct World::Batch : AdmissionRequest {
   Node* node = nullptr;
   std::uint64_t boot = 0;
   std::vector<kavach::Event> numbers;
+  std::int64_t admitted_at = 0;
   std::vector<std::uint64_t> ids;  // of its events, for as often as it is sent
 };
 
@@ -119,6 +122,7 @@ void World::start_node(Node& node) {
   policy.org = kOrg;
   policy.events_per_day = options_.events_per_day;
   policy.agents_max = options_.agents_max;
+  policy.burst_per_minute = options_.burst_per_minute;
   if (options_.budget > 0) policy.budgets = {{BudgetType::kCost, BudgetPeriod::kDaily, options_.budget}};
   node.ledger->install(std::make_shared<PolicyTable>(std::vector<Policy>{std::move(policy)}));
   node.admission = std::make_unique<Admission>(DedupTable::Options{.keys_max = 20'000}, *node.ledger);
@@ -232,6 +236,9 @@ void World::decided(Batch& batch) {
     });
     return;
   }
+  batch.admitted_at = now_;
+  check_burst(batch.admitted_events);
+  check_budget();
   const std::int64_t day = node.org().day;
   node.day_of[&batch] = day;
   after(1 + below(20 * kMilli), [this, &node, boot = batch.boot, lent = &batch] {
@@ -243,6 +250,8 @@ void World::write(Node& node, const Batch& batch, std::int64_t day) {
   node.durable[day].events += batch.admitted_events;
   node.durable[day].cost += batch.admitted_events;
   durable_by_day_[day] += batch.admitted_events;
+  if (budget_reached_ == 0 && options_.budget > 0 && durable_by_day_[day] >= options_.budget)
+    budget_reached_ = now_;
   for (const std::uint64_t agent : batch.agents) node.agents[agent] = node.clock().wall;
   for (std::size_t i = 0; i < batch.ids.size(); ++i) {
     if (batch.admitted[i] == 0) continue;
@@ -258,6 +267,8 @@ void World::make_durable(Node& node, std::uint64_t, Batch* batch) {
     write(node, *batch, day);
     check_limit(day);
     check_agents();
+  } else {
+    give_back_burst(*batch);
   }
   node.day_of.erase(batch);
   node.admission->settle(batch->claim, durable, node.clock());
@@ -299,10 +310,44 @@ void World::check_agents() {
   }
 }
 
+// However the window is laid.
+void World::check_burst(std::int64_t events) {
+  window_.emplace_back(now_, events);
+  in_window_ += events;
+  while (window_.front().first <= now_ - 60 * kSecond) {
+    in_window_ -= window_.front().second;
+    window_.pop_front();
+  }
+  if (in_window_ > options_.burst_per_minute) {
+    violated(fmt::format("{} events admitted within 60 s, the limit is {}", in_window_,
+                         options_.burst_per_minute));
+  }
+}
+
+// What failed was never admitted.
+void World::give_back_burst(const Batch& batch) {
+  for (auto& [when, events] : window_) {
+    if (when != batch.admitted_at) continue;
+    events -= batch.admitted_events;
+    in_window_ -= batch.admitted_events;
+    return;
+  }
+}
+
+// The bound of quota/DESIGN.md: the node that spends tells it with its next renewal, the others hear of it
+// with theirs.
+void World::check_budget() {
+  constexpr std::int64_t kRenewal = kSecond + 100 * kMilli + 2 * kSlowest;
+  if (budget_reached_ == 0 || budget_reached_ < options_.faults_us + kCalm) return;
+  if (now_ > budget_reached_ + 2 * kRenewal) {
+    violated(fmt::format("admitted {} ms after the budget was used up", (now_ - budget_reached_) / kMilli));
+  }
+}
+
 // Two losses at once are one too many: the authority's memory, and a node that had not yet said anew what it
 // held. What the others had not heard of that node is handed out a second time; exactly that, and no more.
 void World::check_limit(std::int64_t day) {
-  const std::int64_t allowed = options_.events_per_day + unheard_by_day_[day];
+  const std::int64_t allowed = saturating_add(options_.events_per_day, unheard_by_day_[day]);
   if (durable_by_day_[day] > allowed) {
     violated(
         fmt::format("{} events admitted on day {}, the limit is {}", durable_by_day_[day], day, allowed));
@@ -325,12 +370,12 @@ void World::check_totals() {
   const std::int64_t today = state_->day();
   for (const auto& [day, events] : durable_by_day_) check_limit(day);
   // The load went on long enough after the last fault to use everything up, and it was used up.
-  if (options_.budget == 0 && durable_by_day_[today] < options_.events_per_day) {
+  if (has_daily_limit() && durable_by_day_[today] < options_.events_per_day) {
     violated(fmt::format("{} events admitted although the load went on, the limit is {}",
                          durable_by_day_[today], options_.events_per_day));
   }
   // And every event is counted once: the authority's word is the sum of the nodes' journals.
-  if (options_.budget == 0 && state_->charged() != durable_by_day_[today]) {
+  if (has_daily_limit() && state_->charged() != durable_by_day_[today]) {
     violated(fmt::format("the authority counts {}, the journals hold {}", state_->charged(),
                          durable_by_day_[today]));
   }
@@ -345,6 +390,10 @@ std::int64_t World::durable_events() const {
 std::int64_t World::durable_today() const {
   const auto found = durable_by_day_.find(state_->day());
   return found == durable_by_day_.end() ? 0 : found->second;
+}
+
+std::int64_t World::admitted_in_window() const {
+  return in_window_;
 }
 
 std::int64_t World::overshoot() const {
@@ -413,7 +462,7 @@ void World::deliver(Node& node, std::uint64_t, std::function<void()> message) {
     if (epoch == epoch_) message();  // a restarted server reads nothing of old connections
   };
   const auto delay = [&] {
-    const std::int64_t way = 100 + below(chance(0.05) ? 300 * kMilli : kMilli);
+    const std::int64_t way = 100 + below(chance(0.05) ? kSlowest : kMilli);
     return std::max(way, stalled_until_ - now_ + below(kMilli));
   };
   static_cast<void>(node);
@@ -424,7 +473,7 @@ void World::deliver(Node& node, std::uint64_t, std::function<void()> message) {
 
 void World::receive(Node& node, std::uint64_t boot, const RenewRequest& request) {
   const Epoch epoch = epoch_clock_.at(authority_time());
-  if (was_learning_ && !epoch.learning) note_unheard();
+  if (has_daily_limit() && was_learning_ && !epoch.learning) note_unheard();
   was_learning_ = epoch.learning;
   const RenewReply reply = state_->renew(request, authority_time(), epoch);
   // In a later epoch hearsay may charge to a node what it has given back since; that only makes it stricter.

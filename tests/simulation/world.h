@@ -6,11 +6,13 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
 #include <queue>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/ids.h"
@@ -24,6 +26,7 @@ struct Options {
   std::uint32_t nodes = 3;
   std::int64_t events_per_day = 2'000;
   std::int64_t agents_max = 20;
+  std::int64_t burst_per_minute = kUnlimited;
   std::int64_t budget = 0;                          // nano-dollars a day; 0: none. An event costs one.
   WallMicros start = 0;                             // the authority's clock
   std::int64_t faults_us = 40 * kMicrosPerSecond;   // trouble until then
@@ -42,7 +45,8 @@ class World {
   std::int64_t durable_events() const;  // of all days
   std::int64_t durable_today() const;   // of the authority's last day
   std::int64_t permanent_refusals() const { return permanent_refusals_; }
-  std::int64_t overshoot() const;  // of the budget
+  std::int64_t overshoot() const;           // of the budget
+  std::int64_t admitted_in_window() const;  // at the end, within 60 s
   std::uint64_t crashes() const { return crashes_; }
 
  private:
@@ -67,6 +71,7 @@ class World {
   }
   void at(std::int64_t when, std::function<void()> run);
   void after(std::int64_t delay, std::function<void()> run) { at(now_ + delay, std::move(run)); }
+  bool has_daily_limit() const { return options_.events_per_day != kUnlimited; }
   WallMicros authority_time() const { return options_.start + now_; }
   void violated(const std::string& what);
 
@@ -83,6 +88,9 @@ class World {
   void check_permanent_refusal(const Node& node);
   std::int64_t out_of_reach() const;
   void check_agents();
+  void check_burst(std::int64_t events);
+  void give_back_burst(const Batch& batch);
+  void check_budget();
   void check_limit(std::int64_t day);
   void note_unheard();
   void check_totals();
@@ -108,6 +116,9 @@ class World {
   std::uint64_t epoch_ = 1;  // of connections
   std::int64_t stalled_until_ = 0;
   bool was_learning_ = false;
+  std::deque<std::pair<std::int64_t, std::int64_t>> window_;  // when, and how many events were admitted
+  std::int64_t in_window_ = 0;
+  std::int64_t budget_reached_ = 0;  // when; 0: not yet
   bool lost_data_ = false;
 
   std::map<std::int64_t, std::int64_t> durable_by_day_;  // of leases

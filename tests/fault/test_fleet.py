@@ -17,7 +17,7 @@ import pytest
 from support.kavachd import Kavachd, event, wait_until
 from support.redis import RedisServer
 
-EVENTS_PER_DAY = 20_000
+EVENTS_PER_DAY = 16_000
 AGENTS_MAX = 10
 AGENT_NAMES = [f"agent-{i}" for i in range(16)]
 BATCH_EVENTS = 10
@@ -41,7 +41,7 @@ class Load:
     """Clients that send batch after batch, each again until it is answered, to the node they belong to."""
 
     nodes: list[Kavachd]
-    pause_s: float = 0.05  # between two batches of one client; 0 once everything that was to happen has happened
+    pause_s: float = 0.1  # between two batches of one client; 0 once everything that was to happen has happened
     told: list[Told] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)

@@ -10,6 +10,7 @@
 #include "engine/calendar.h"
 #include "engine/log.h"
 #include "http/auth/key_table.h"
+#include "quota/fleet_state.h"
 #include "quota/limits.h"
 #include "sink/journal/frame.h"
 
@@ -43,6 +44,10 @@ class Restorer {
   void add_agent(const Uuid& org, std::string_view name, WallMicros seen) {
     home_of(org).ledger.restore_agent(org, quota::agent_fingerprint(org, name), seen);
   }
+  void add_burst(const Uuid& org, WallMicros seen) {
+    if (seen > options_.now - (quota::FleetState::kBurstWindowSeconds + 1) * kMicrosPerSecond)
+      ++burst_[{org, seen / kMicrosPerSecond}];
+  }
   void add_agents(const Batch& batch);
   void add_usage(const Batch& batch);
 
@@ -58,6 +63,8 @@ class Restorer {
   const std::int64_t today_;
   // Ordered, so that the numbers of a period ascend, as the ledger wants them.
   std::map<std::tuple<Uuid, BudgetPeriod, std::int64_t>, Usage> usage_;
+  // By second. Of what is stored only events with a key are known: all that come from an SDK.
+  std::map<std::tuple<Uuid, std::int64_t>, std::int64_t> burst_;
   std::uint64_t keys_ = 0, agents_ = 0, batches_ = 0, events_ = 0;
 };
 
@@ -79,6 +86,7 @@ Status Restorer::read_keys(sink::Store& store) {
                          const auto org = org_of_project.find(project);
                          if (org == org_of_project.end()) return;  // nobody can send to it
                          add_key(org->second, project, key, seen_at_us);
+                         add_burst(org->second, seen_at_us);
                          ++keys_;
                        });
   if (!scanned) return failure("cannot read the deduplication keys: " + scanned.error().message);
@@ -156,7 +164,10 @@ Status Restorer::read_journal(const sink::Journal& journal, std::uint64_t stored
     for (const Event& event : batch.events)
       add_key(batch.org_id, batch.project_id, event.idempotency_key, batch.received_at);
     add_agents(batch);
-    if ((*entry)->seq > stored_seq) add_usage(batch);
+    if ((*entry)->seq > stored_seq) {
+      add_usage(batch);
+      for (std::size_t i = 0; i < batch.events.size(); ++i) add_burst(batch.org_id, batch.received_at);
+    }
     ++batches_;
     events_ += batch.events.size();
   }
@@ -166,6 +177,10 @@ void Restorer::hand_out_usage() const {
   for (const auto& [key, usage] : usage_) {
     const auto& [org, period, number] = key;
     home_of(org).ledger.restore_usage(org, period, number, usage);
+  }
+  for (const auto& [key, events] : burst_) {
+    const auto& [org, second] = key;
+    home_of(org).ledger.restore_burst(org, second * kMicrosPerSecond, events);
   }
 }
 

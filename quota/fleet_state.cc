@@ -9,8 +9,6 @@
 namespace kavach::quota {
 namespace {
 
-constexpr std::int64_t kBurstWindowSeconds = 60;
-
 std::int64_t floor_second(WallMicros now) noexcept {
   return now / kMicrosPerSecond;
 }
@@ -130,6 +128,12 @@ void FleetState::grant_daily(const RenewRequest& request, NodeRecord& record, Wa
   reply.charged = saturating_add(charged_to_others, reply.ceiling);
   reply.hungry = now < hungry_until_;
   reply.learning = learning;
+}
+
+void FleetState::restore_burst(WallMicros when, std::int64_t units) {
+  const std::uint32_t second = saturating_u32(floor_second(when));
+  if (burst_.empty() || burst_.back().second != second) burst_.push_back({second, 0});
+  burst_.back().units = saturating_u32(burst_.back().units + units);
 }
 
 // A sliding window of whole seconds: what was granted in the last 60 (and the slack) and in the present one

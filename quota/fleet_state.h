@@ -121,6 +121,8 @@ class EpochClock {
 
 class FleetState {
  public:
+  static constexpr std::int64_t kBurstWindowSeconds = 60;
+
   struct Options {
     std::int64_t burst_slack_s = 0;  // how long a burst grant may be used: the window is longer by that much
     std::int64_t hungry_us = 2 * kMicrosPerSecond;
@@ -129,6 +131,9 @@ class FleetState {
 
   // `now` never goes back.
   RenewReply renew(const RenewRequest& request, WallMicros now, Epoch epoch);
+
+  // At start: `units` were granted in the second that contains `when`. In ascending order of seconds.
+  void restore_burst(WallMicros when, std::int64_t units);
 
   // For checks: units of the day that are spent or held.
   std::int64_t charged() const noexcept;

@@ -27,6 +27,7 @@ struct Lease {
   bool short_of_burst = false;
 
   // Rate of spending: events per second, smoothed over about the horizon.
+  std::int64_t used_seen = 0;
   std::int64_t spent_seen = 0;
   MonoMicros rate_since = 0;
   double rate = 0;
@@ -55,7 +56,6 @@ struct Lease {
   std::int64_t cost_heard = 0;  // by the authority
 
   bool awaited = false;
-  bool active = false;
 };
 
 void LeaseKeeperMetrics::add_to(MetricsRegistry& registry, std::uint32_t shard) const {
@@ -80,10 +80,13 @@ LeaseKeeper::LeaseKeeper(const Options& options, Authority& authority,
     : options_(options), authority_(authority), resume_(std::move(resume)) {}
 
 Lease& LeaseKeeper::lease_of(OrgLedger& org) {
-  if (org.lease == nullptr) org.lease = std::make_shared<Lease>();
+  if (org.lease == nullptr) {
+    org.lease = std::make_shared<Lease>();
+    known_.push_back(&org);
+  }
   Lease& lease = *org.lease;
-  if (!lease.active) {
-    lease.active = true;
+  if (!org.looked_after) {
+    org.looked_after = true;
     active_.push_back(&org);
   }
   return lease;
@@ -311,7 +314,14 @@ void LeaseKeeper::on_start(Now now) {
 void LeaseKeeper::on_connected(Now now) {
   connected_ = true;
   note_degraded(false, now);
-  for (OrgLedger* org : active_) org->lease->unstated = org->lease->restate_agents = true;
+  on_forgotten(now);
+}
+
+void LeaseKeeper::on_forgotten(Now now) {
+  for (OrgLedger* org : known_) {
+    Lease& lease = lease_of(*org);
+    lease.unstated = lease.restate_agents = true;
+  }
   next_look_ = 0;
   held_so_far_ = unmirrored_so_far_ = 0;
   on_tick(now);
@@ -355,7 +365,7 @@ void LeaseKeeper::on_tick(Now now) {
     if (has_budgets)
       unmirrored_so_far_ =
           saturating_add(unmirrored_so_far_, std::max<std::int64_t>(0, cost - lease.cost_heard));
-    if (lease.active) {
+    if (org.looked_after) {
       ++next_look_;
     } else {
       active_[next_look_] = active_.back();
@@ -369,8 +379,10 @@ void LeaseKeeper::on_tick(Now now) {
 }
 
 void LeaseKeeper::look_after(OrgLedger& org, Lease& lease, Now now) {
-  // The rate, from what was spent since the last look.
+  // Also an organization that has no limit to ask for is in use.
   const std::int64_t used = org.spent + org.reserved;
+  if (std::exchange(lease.used_seen, used) != used || org.reserved > 0) lease.last_use = now.mono;
+  // The rate, from what was spent since the last look.
   if (lease.rate_since == 0 || used < lease.spent_seen) {
     lease.spent_seen = used;
     lease.rate_since = now.mono;
@@ -392,8 +404,9 @@ void LeaseKeeper::look_after(OrgLedger& org, Lease& lease, Now now) {
   const bool idle = now.mono - lease.last_use >= options_.idle_us;
   if (lease.asked) {
     if (now.mono - lease.sent.mono >= options_.retry_us) send(org, lease, now);
-  } else if (idle && org.reserved == 0 && (org.available() <= 0 || day_is_over)) {
-    lease.active = lease.restate_agents;  // nothing is held: out of sight until it is used again
+  } else if (idle && org.reserved == 0 && (org.available() <= 0 || day_is_over) &&
+             lease.sent.mono > lease.last_use && !lease.restate_agents) {
+    org.looked_after = false;  // nothing is held and all is told: out of sight until it is used again
   } else {
     const auto low = static_cast<std::int64_t>(lease.rate * static_cast<double>(options_.horizon_us) / 4e6);
     const bool has_limit = org.policy != nullptr && org.policy->events_per_day != kUnlimited;

@@ -70,12 +70,15 @@ class LeaseKeeper final : public Fleet {
 
   Answer renew(OrgLedger& org, const Ask& ask, Now now) override;
   bool shares_agents() const noexcept override { return true; }
+  void note_use(OrgLedger& org) override { lease_of(org); }
   // The node's last life may hold a lease of it: it is restated when there is a connection.
   void note_restored(OrgLedger& org) override { lease_of(org); }
   Answer claim_agents(OrgLedger& org, std::span<const std::uint64_t> fingerprints, Now now) override;
 
   void on_start(Now now);      // the authority is away until it answers
   void on_connected(Now now);  // restates what every organization holds
+  // The authority was found to have lost its data: restates what every organization holds.
+  void on_forgotten(Now now);
   void on_disconnected(Now now);
   void on_reply(OrgLedger& org, const RenewReply& reply, Now now);
   void on_agents(OrgLedger& org, const AgentsReply& reply, Now now);
@@ -109,9 +112,10 @@ class LeaseKeeper final : public Fleet {
   std::function<void(OrgLedger&, Now)> resume_;
   bool connected_ = false;
   bool stopping_ = false;
-  std::vector<OrgLedger*> active_;
-  std::size_t next_look_ = 0;     // into active_
-  std::int64_t held_so_far_ = 0;  // of this round through active_
+  std::vector<OrgLedger*> known_;   // that were ever used: all that the authority may have to be told of
+  std::vector<OrgLedger*> active_;  // those looked after
+  std::size_t next_look_ = 0;       // into active_
+  std::int64_t held_so_far_ = 0;    // of this round through active_
   std::int64_t unmirrored_so_far_ = 0;
   std::vector<OrgLedger*> awaited_;  // batches wait for the authority's word on these
   LeaseKeeperMetrics metrics_;

@@ -84,6 +84,11 @@ void give_up_burst(OrgLedger& org) {
 
 // --- LocalFleet --------------------------------------------------------------------------------------------
 
+void LocalFleet::note_burst(OrgLedger& org, WallMicros when, std::int64_t events) {
+  if (org.authority == nullptr) org.authority = std::make_unique<FleetState>(FleetState::Options{});
+  org.authority->restore_burst(when, events);
+}
+
 Fleet::Answer LocalFleet::renew(OrgLedger& org, const Ask& ask, Now now) {
   // The system's clock may be set back; the authority's never goes back.
   latest_ = std::max(latest_, now.wall);
@@ -170,6 +175,7 @@ Ledger::Outcome Ledger::reserve(OrgLedger& org, std::int64_t events, Now now, Ta
     refusal.reason = Reason::kBackpressure;
     return Outcome::kRefused;
   }
+  if (!org.looked_after) fleet_.note_use(org);
   const Policy& policy = *org.policy;
   const bool day_is_over = org.day < 0 || now.mono >= org.day_ends;
   const bool has_daily_limit = policy.events_per_day != kUnlimited;
@@ -344,6 +350,10 @@ void Ledger::restore_usage(const Uuid& id, BudgetPeriod period, std::int64_t num
   turn_day(restored, number);
   restored.spent = restored.ceiling = saturating_add(restored.spent, usage.events);
   fleet_.note_restored(restored);
+}
+
+void Ledger::restore_burst(const Uuid& id, WallMicros when, std::int64_t events) {
+  fleet_.note_burst(org(id), when, events);
 }
 
 void Ledger::restore_agent(const Uuid& id, std::uint64_t fingerprint, WallMicros seen) {

@@ -60,6 +60,7 @@ struct OrgLedger {
   std::unique_ptr<FleetState> authority;  // only on a node that is its own fleet (LocalFleet)
   std::shared_ptr<Lease> lease;  // only in a fleet; shared_ptr for its deleter: Lease is incomplete here
   WaitingBatches waiting;        // for the fleet's word on this organization
+  bool looked_after = false;     // by its Fleet, since it is in use
 
   // Events of the day.
   std::int64_t day = -1;      // the authority's; -1: nothing was leased yet
@@ -133,8 +134,12 @@ class Fleet {
   };
   // Brings `org` up to date with the authority and leases what is asked for, if it is there.
   virtual Answer renew(OrgLedger& org, const Ask& ask, Now now) = 0;
+  // `org` is used, and was not looked after.
+  virtual void note_use(OrgLedger& org) { org.looked_after = true; }
   // At start: `org` was used by this node before.
   virtual void note_restored(OrgLedger&) {}
+  // Likewise `events` in the second that contains `when`; ascending. Nothing to do where others remember it.
+  virtual void note_burst(OrgLedger&, WallMicros /*when*/, std::int64_t /*events*/) {}
   // Whether places of agents come from claim_agents(); otherwise the roster is all there is.
   virtual bool shares_agents() const noexcept = 0;
   // Asks for places for agents that are not in `org.roster`; those that get one are in it afterwards.
@@ -145,6 +150,7 @@ class Fleet {
 class LocalFleet final : public Fleet {
  public:
   Answer renew(OrgLedger& org, const Ask& ask, Now now) override;
+  void note_burst(OrgLedger& org, WallMicros when, std::int64_t events) override;
   bool shares_agents() const noexcept override { return false; }
   Answer claim_agents(OrgLedger&, std::span<const std::uint64_t>, Now) override { return Answer::kDone; }
 
@@ -228,6 +234,7 @@ class Ledger {
   // At start, before the first batch: what was used by this node in the running periods and in those beside
   // them. The numbers of one period ascend: the last one, and the one before it, are kept.
   void restore_usage(const Uuid& org, BudgetPeriod period, std::int64_t number, const Usage& usage);
+  void restore_burst(const Uuid& org, WallMicros when, std::int64_t events);
   void restore_agent(const Uuid& org, std::uint64_t fingerprint, WallMicros seen);
 
   const LimitModes& modes() const noexcept { return modes_; }

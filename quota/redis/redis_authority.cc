@@ -39,7 +39,8 @@ RedisAuthority::RedisAuthority(Shard& shard, RedisConnection& connection, const 
     : shard_(shard), connection_(connection), wire_(options) {
   metrics_.learning.set(1);
   shard.at_tick([this] {
-    if (metrics_.learning.value() != 0 && connection_.ready()) ask_learning();
+    const bool is_due = metrics_.learning.value() != 0 || ++ticks_since_asked_ >= kTicksOfASecond;
+    if (is_due && connection_.ready()) ask_learning();
   });
   connection.set_listener([this](const std::string& run_id) { on_connected(run_id); },
                           [this] { keeper_->on_disconnected(now()); });
@@ -55,10 +56,13 @@ void RedisAuthority::on_connected(const std::string& run_id) {
 }
 
 void RedisAuthority::ask_learning() {
+  ticks_since_asked_ = 0;
   ask(wire_.agents_command({}, {}, 0, 0), [this](const RedisReply* reply) {
     AgentsReply answer;
     if (reply == nullptr || !RedisWire::agents_reply({}, *reply, answer)) return;
+    const bool has_begun = answer.learning && metrics_.learning.value() == 0;
     metrics_.learning.set(answer.learning ? 1 : 0);
+    if (has_begun) keeper_->on_forgotten(now());
   });
 }
 

@@ -50,7 +50,9 @@ class RedisAuthority final : public Authority {
 
   void on_connected(const std::string& run_id);
   void load_scripts();
-  // Learning takes as long as messages come: a fleet that has nothing to say would never end it.
+  // Also asked when all is well: a node whose organizations are all idle must hear that data was lost, while
+  // it is still learned what was. And learning takes as long as messages come: a fleet that has nothing to
+  // say would never end it.
   void ask_learning();
   // Sends a script's command; once more when the server has forgotten the script. `answer` is called once,
   // with null for an error or when nothing comes.
@@ -63,6 +65,8 @@ class RedisAuthority final : public Authority {
   RedisConnection& connection_;
   RedisWire wire_;
   LeaseKeeper* keeper_ = nullptr;
+  static constexpr int kTicksOfASecond = 10;
+  int ticks_since_asked_ = 0;
   bool loading_ = false;  // scripts were sent and not answered: what follows finds them there
   bool complained_ = false;
   RedisAuthorityMetrics metrics_;

@@ -228,6 +228,35 @@ def test_a_node_starts_without_its_redis_and_leases_when_it_is_there(tmp_path, m
         assert node.stop() == 0
 
 
+def test_what_an_idle_node_has_used_is_told_to_a_redis_that_was_emptied(tmp_path, make_node, redis):
+    settings = {"redis.url": redis.unix_url, "store.path": str(tmp_path / "fleet.db"), "redis.idle_ms": 500,
+                "redis.learn_ms": 2500}
+    idle, busy = make_node(settings, start=False), make_node(settings, start=False)
+    idle.start()
+    idle.command("org", "set", "--org", idle.org_id, "--events-per-day", "100", "--max-agents", "1")
+    busy.key, busy.org_id = idle.key, idle.org_id
+    busy.start()
+
+    def send(node: Kavachd, count: int) -> tuple:
+        answer = node.post([event(agent_name="only") for _ in range(count)])
+        return answer.status, answer.json().get("accepted"), answer.json().get("reason")
+
+    wait_until(lambda: idle.post([event(agent_name="only"), event(agent_name="other")]).json()["rejected"] == 1,
+               "the limits are heard of")
+    used = int(idle.metric("kavach_ingest_events_accepted_total"))
+    assert send(idle, 60 - used) == (202, 60 - used, None)
+    held = "kavach_lease_held_events"
+    wait_until(lambda: idle.metric(held) == 0, "the idle node gives back what it holds")
+    time.sleep(1.5)  # and nobody asks for the organization any more
+    redis.flush()
+    # Longer than it takes to notice.
+    wait_until(lambda: busy.request("GET", "/v1/status").json()["fleet"]["learning"], "the loss is noticed")
+    wait_until(lambda: not busy.request("GET", "/v1/status").json()["fleet"]["learning"], "it is learned what was")
+    assert busy.post([event(agent_name="another")]).json()["reason"] == "tier_agent_limit"
+    assert send(busy, 50) == (202, 40, None)
+    wait_until(lambda: send(busy, 1) == (429, None, "daily_limit"), "the day's quota is used up")
+
+
 def test_what_a_stopped_node_had_leased_is_there_for_the_others(fleet):
     with Load(fleet.nodes) as load:
         load.goes_on()

@@ -3,10 +3,13 @@
 #include "http/restore.h"
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <array>
 #include <deque>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/calendar.h"
@@ -150,6 +153,46 @@ TEST_CASE("a day that had begun before the clock was set back is remembered besi
     CHECK(org.spent == 3);
     CHECK(org.own[0] == usage_of_events(3));
     CHECK(org.own[2] == usage_of_events(5));
+  }
+}
+
+TEST_CASE("what the last 60 seconds had of the burst is not there again") {
+  const WallMicros now = kMidnight + kHour;
+  History history({
+      batch_at(now - 70 * kMicrosPerSecond, "a", 5),
+      batch_at(now - 59 * kMicrosPerSecond, "a", 2),
+      batch_at(now - kMicrosPerSecond, "b", 4),
+  });
+  for (std::size_t stored = 0; stored <= history.size(); ++stored) {
+    CAPTURE(stored);
+    StoreFixture fixture;
+    history.store_up_to(stored, *fixture.store);
+    // The store knows its keys by project.
+    fixture.sql.execute("PRAGMA foreign_keys = OFF");
+    fixture.sql.execute(
+        fmt::format(
+            "INSERT INTO api_keys (id, kind, org_id, project_id, name, prefix, key_hash, created_at_us) "
+            "VALUES ('{}', 'ak', '{}', '{}', 'k', 'ak_dev_00000000', '{}', 0)",
+            sink::test::numbered_id(9, 1).text(), kOrg.text(), kProject.text(), std::string(64, 'a'))
+            .c_str());
+    Memory memory(*fixture.store, history, now);
+    quota::Ledger& ledger = memory.ledgers[memory.home];
+    std::vector<quota::Policy> policies(1);
+    policies[0].org = kOrg;
+    policies[0].burst_per_minute = 10;
+    ledger.install(std::make_shared<quota::PolicyTable>(std::move(policies)));
+    const auto left_at = [&](WallMicros wall) {
+      quota::Take take;
+      quota::Refusal refusal;
+      std::int64_t left = 0;
+      while (ledger.reserve(memory.org(), 1, {.wall = wall, .mono = wall}, take, refusal) ==
+             quota::Ledger::Outcome::kTaken)
+        ++left;
+      CHECK(refusal.reason == quota::Reason::kBurst);
+      return left;
+    };
+    CHECK(left_at(now) == 4);
+    CHECK(left_at(now + 2 * kMicrosPerSecond) == 2);
   }
 }
 

@@ -14,7 +14,9 @@ namespace {
 const Uuid kOrg = *Uuid::parse("01900000-0000-7000-8000-00000000000a");
 constexpr std::int64_t kMilli = kMicrosPerMilli;
 constexpr std::int64_t kSecond = kMicrosPerSecond;
-constexpr std::int64_t kLearn = 3 * kSecond;
+// Longer than in the daemon: here messages are lost one by one, there only with their connection, and a new
+// connection restates everything at once.
+constexpr std::int64_t kLearn = 6 * kSecond;
 constexpr std::int64_t kSlowest = 300 * kMilli;  // of a message
 constexpr std::int64_t kCalm = 15 * kSecond;     // by then what the trouble left behind is over
 // Batches that clients may still send once more.
@@ -54,7 +56,12 @@ struct World::Node final : Authority {
   std::vector<std::unique_ptr<Batch>> batches;
   std::vector<Sent> recent;               // the clients' own
   std::map<Batch*, std::int64_t> day_of;  // of admitted batches: the day of their lease
-  std::int64_t out_of_reach = 0;          // when the authority gave its last answer
+  std::int64_t quiet_until = 0;           // no client sends
+  std::int64_t last_asked = 0;            // when the last message to the authority arrives, or arrived
+  std::int64_t last_answered = 0;         // and the last one from it
+  bool saw_learning = true;
+  std::int64_t answered_day = -1;  // of the authority's last answer
+  std::int64_t out_of_reach = 0;   // when the authority gave its last answer
 
   Node(World& in, std::uint32_t number) : world(in), index(number) {}
   Now clock() const {
@@ -64,10 +71,10 @@ struct World::Node final : Authority {
   OrgLedger& org() { return ledger->org(kOrg); }
 
   void send(OrgLedger&, const RenewRequest& request) override {
-    world.deliver(*this, boot, [this, from = boot, request] { world.receive(*this, from, request); });
+    world.deliver(last_asked, [this, from = boot, request] { world.receive(*this, from, request); });
   }
   void send(OrgLedger&, const AgentsRequest& request) override {
-    world.deliver(*this, boot, [this, from = boot, request] { world.receive(*this, from, request); });
+    world.deliver(last_asked, [this, from = boot, request] { world.receive(*this, from, request); });
   }
 };
 
@@ -139,13 +146,30 @@ void World::start_node(Node& node) {
     node.admission->dedup().restore(key_of(event), seen, node.clock().wall);
   connect(node);
   tick(node);
+  ask_learning(node);
 }
 
 void World::connect(Node& node) {
   if (!node.up || node.keeper->connected()) return;
   if (stalled_until_ > now_)
     return after(stalled_until_ - now_ + below(500 * kMilli), [this, &node] { connect(node); });
+  node.saw_learning = true;
   node.keeper->on_connected(node.clock());
+}
+
+// Each node asks once a second whether data was lost, as RedisAuthority does.
+void World::ask_learning(Node& node) {
+  const std::uint64_t boot = node.boot;
+  deliver(node.last_asked, [this, &node, boot] {
+    deliver(node.last_answered, [&node, boot, learning = epoch_clock_.at(authority_time()).learning] {
+      if (!node.up || node.boot != boot || !node.keeper->connected()) return;
+      if (learning && !node.saw_learning) node.keeper->on_forgotten(node.clock());
+      node.saw_learning = learning;
+    });
+  });
+  after(kSecond, [this, &node, boot] {
+    if (node.up && node.boot == boot) ask_learning(node);
+  });
 }
 
 void World::tick(Node& node) {
@@ -186,7 +210,7 @@ World::Sent World::new_batch() {
 // Some are sent again: to the node that had them, soon or late, whatever it answered.
 void World::offer_load() {
   Node& node = *nodes_[chance(0.6) ? 0 : static_cast<std::size_t>(below(options_.nodes))];
-  if (node.up) {
+  if (node.up && now_ >= node.quiet_until) {
     auto batch = std::make_unique<Batch>();
     const bool again = !node.recent.empty() && chance(0.15);
     const Sent sent =
@@ -281,7 +305,7 @@ void World::make_durable(Node& node, std::uint64_t, Batch* batch) {
 // node that is down, where nobody can reach it.
 void World::check_permanent_refusal(const Node& node) {
   ++permanent_refusals_;
-  const std::int64_t durable = durable_by_day_[state_->day()];
+  const std::int64_t durable = durable_by_day_[node.answered_day];
   if (durable + node.out_of_reach < options_.events_per_day && !lost_data_) {
     violated(fmt::format("refused for good with {} of {} durable and {} out of reach", durable,
                          options_.events_per_day, node.out_of_reach));
@@ -402,9 +426,22 @@ std::int64_t World::overshoot() const {
 
 // --- trouble -----------------------------------------------------------------------------------------------
 
+void World::lose_everything() {
+  state_ = std::make_unique<FleetState>(FleetState::Options{.burst_slack_s = 2});
+  agents_.clear();
+  snapshot_.reset();  // the disk is lost too
+}
+
+void World::begin_epoch() {
+  // What a node that is down held is then known only as far as others had heard of it.
+  for (const auto& node : nodes_) lost_data_ = lost_data_ || !node->up;
+  ++losses_;
+  epoch_clock_.begin(authority_time());
+}
+
 void World::make_trouble() {
   if (now_ >= options_.faults_us) return;
-  const std::int64_t kind = below(options_.loses_data ? 6 : 3);
+  const std::int64_t kind = below(options_.loses_data ? 8 : 4);
   switch (kind) {
     case 0:
       crash(*nodes_[static_cast<std::size_t>(below(options_.nodes))]);
@@ -420,25 +457,31 @@ void World::make_trouble() {
       }
       break;
     }
-    case 3:
+    case 3: {
+      // The clients of one node, or all, have nothing to say.
+      const std::int64_t until = now_ + below(20 * kSecond);
+      const auto quiet = static_cast<std::size_t>(below(options_.nodes));
+      const bool all = chance(0.5);
+      for (std::size_t i = 0; i < nodes_.size(); ++i) {
+        if (all || i == quiet) nodes_[i]->quiet_until = until;
+      }
+      break;
+    }
+    case 4:
       snapshot_ = std::make_unique<FleetState>(*state_);
       agents_snapshot_ = agents_;
       break;
-    case 4:
-    case 5: {
+    case 5:
+    case 6: {
       // A restart, empty or with what it had saved: every connection breaks, and it is another epoch.
-      if (kind == 4 || snapshot_ == nullptr) {
-        state_ = std::make_unique<FleetState>(FleetState::Options{.burst_slack_s = 2});
-        agents_.clear();
-        snapshot_.reset();  // the disk is lost too
+      if (kind == 5 || snapshot_ == nullptr) {
+        lose_everything();
       } else {
         state_ = std::make_unique<FleetState>(*snapshot_);
         agents_ = agents_snapshot_;
       }
-      // What a node that is down held is then known only as far as others had heard of it.
-      for (const auto& node : nodes_) lost_data_ = lost_data_ || !node->up;
-      ++epoch_;
-      epoch_clock_.begin(authority_time());
+      begin_epoch();
+      ++connections_epoch_;
       for (const auto& node : nodes_) {
         if (!node->up || !node->keeper->connected()) continue;
         node->keeper->on_disconnected(node->clock());
@@ -446,6 +489,11 @@ void World::make_trouble() {
       }
       break;
     }
+    case 7:
+      // Emptied while it runs.
+      lose_everything();
+      begin_epoch();
+      break;
     default:
       break;
   }
@@ -454,20 +502,20 @@ void World::make_trouble() {
 
 // --- the network and the authority -------------------------------------------------------------------------
 
-// On its way: late, lost or twice.
-void World::deliver(Node& node, std::uint64_t, std::function<void()> message) {
+// On its way: late, lost or twice. In order, as on one connection, but for what comes twice.
+void World::deliver(std::int64_t& last_arrival, std::function<void()> message) {
   const bool trouble = options_.faults && now_ < options_.faults_us;
-  const std::uint64_t epoch = epoch_;
+  const std::uint64_t epoch = connections_epoch_;
   const auto arrive = [this, epoch, message] {
-    if (epoch == epoch_) message();  // a restarted server reads nothing of old connections
+    if (epoch == connections_epoch_) message();  // a restarted server reads nothing of old connections
   };
   const auto delay = [&] {
     const std::int64_t way = 100 + below(chance(0.05) ? kSlowest : kMilli);
     return std::max(way, stalled_until_ - now_ + below(kMilli));
   };
-  static_cast<void>(node);
   if (trouble && chance(0.02)) return;
-  after(delay(), arrive);
+  last_arrival = std::max(now_ + delay(), last_arrival);
+  at(last_arrival, arrive);
   if (trouble && chance(0.02)) after(delay(), arrive);
 }
 
@@ -477,14 +525,15 @@ void World::receive(Node& node, std::uint64_t boot, const RenewRequest& request)
   was_learning_ = epoch.learning;
   const RenewReply reply = state_->renew(request, authority_time(), epoch);
   // In a later epoch hearsay may charge to a node what it has given back since; that only makes it stricter.
-  if (epoch_ == 1 && state_->charged() > options_.events_per_day) {
+  if (losses_ == 0 && state_->charged() > options_.events_per_day) {
     violated(
         fmt::format("the authority has handed out {} of {}", state_->charged(), options_.events_per_day));
   }
   // What the answer says was true when it was given: a node that comes back meanwhile changes nothing.
-  deliver(node, boot, [&node, boot, reply, out_of_reach = out_of_reach()] {
+  deliver(node.last_answered, [&node, boot, reply, out_of_reach = out_of_reach()] {
     if (!node.up || node.boot != boot) return;
     node.out_of_reach = out_of_reach;
+    node.answered_day = reply.day;
     node.keeper->on_reply(node.org(), reply, node.clock());
   });
 }
@@ -506,10 +555,10 @@ void World::receive(Node& node, std::uint64_t boot, const AgentsRequest& request
     reply.admitted.push_back(agent);
   }
   // Later an old copy may bring back one that got its place in an answer that nobody read.
-  if (epoch_ == 1 && static_cast<std::int64_t>(agents_.size()) > options_.agents_max) {
+  if (losses_ == 0 && static_cast<std::int64_t>(agents_.size()) > options_.agents_max) {
     violated(fmt::format("{} agents hold places, the cap is {}", agents_.size(), options_.agents_max));
   }
-  deliver(node, boot, [&node, boot, reply] {
+  deliver(node.last_answered, [&node, boot, reply] {
     if (node.up && node.boot == boot) node.keeper->on_agents(node.org(), reply, node.clock());
   });
 }

@@ -78,6 +78,7 @@ class World {
   void start_node(Node& node);
   void crash(Node& node);
   void connect(Node& node);
+  void ask_learning(Node& node);
   void tick(Node& node);
   Sent new_batch();
   void offer_load();
@@ -94,8 +95,10 @@ class World {
   void check_limit(std::int64_t day);
   void note_unheard();
   void check_totals();
+  void lose_everything();
+  void begin_epoch();
   void make_trouble();
-  void deliver(Node& node, std::uint64_t boot, std::function<void()> message);
+  void deliver(std::int64_t& last_arrival, std::function<void()> message);
   void receive(Node& node, std::uint64_t boot, const RenewRequest& request);
   void receive(Node& node, std::uint64_t boot, const AgentsRequest& request);
 
@@ -113,7 +116,8 @@ class World {
   std::map<std::uint64_t, WallMicros> agents_;
   std::map<std::uint64_t, WallMicros> agents_snapshot_;
   EpochClock epoch_clock_;
-  std::uint64_t epoch_ = 1;  // of connections
+  std::uint64_t connections_epoch_ = 1;
+  std::uint64_t losses_ = 0;  // of data
   std::int64_t stalled_until_ = 0;
   bool was_learning_ = false;
   std::deque<std::pair<std::int64_t, std::int64_t>> window_;  // when, and how many events were admitted

@@ -192,7 +192,7 @@ void add_redis(std::vector<Setting>& rows) {
   rows.push_back({"redis.idle_ms", integer<kTable, &Redis::idle_ms>(5'000, 100, kHourMs), "ms",
                   Reload::kRestart, "An organization that is not used for this long gives everything back."});
   rows.push_back(
-      {"redis.learn_ms", integer<kTable, &Redis::learn_ms>(3'000, 1'500, 600'000), "ms", Reload::kRestart,
+      {"redis.learn_ms", integer<kTable, &Redis::learn_ms>(3'000, 2'500, 600'000), "ms", Reload::kRestart,
        "After Redis was restarted or has lost its data, nothing new is leased for this long, until every "
        "node has said what it holds. More than it takes the nodes to connect again, which is 1 s."});
 }

@@ -210,7 +210,7 @@ def test_a_change_is_heard_of_by_every_node(fleet):
 
 def test_a_node_starts_without_its_redis_and_leases_when_it_is_there(tmp_path, make_node):
     redis = RedisServer(tmp_path / "redis")
-    node = make_node({"redis.url": redis.unix_url, "redis.learn_ms": 1500}, start=False)
+    node = make_node({"redis.url": redis.unix_url, "redis.learn_ms": 2500}, start=False)
     node.start()
     node.command("org", "set", "--org", node.org_id, "--events-per-day", "100")
     status = node.request("GET", "/v1/status").json()

@@ -20,10 +20,11 @@ std::uint64_t number_of(const char* variable, std::uint64_t otherwise) {
   return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
 }
 
+// `share`: of the seeds, for histories in which less can happen.
 template <typename Run>
-void for_each_seed(Run run) {
+void for_each_seed(Run run, std::uint64_t share = 1) {
   if (const std::uint64_t one = number_of("KAVACH_TEST_SEED", 0); one != 0) return run(one);
-  const std::uint64_t seeds = number_of("KAVACH_TEST_SEEDS", 200);
+  const std::uint64_t seeds = number_of("KAVACH_TEST_SEEDS", 200) / share;
   for (std::uint64_t seed = 1; seed <= seeds; ++seed) run(seed);
 }
 
@@ -34,13 +35,17 @@ void expect_nothing_violated(World& world) {
 }
 
 TEST_CASE("a fleet in peace admits exactly the limit") {
-  for_each_seed([](std::uint64_t seed) {
-    World world(
-        {.seed = seed, .nodes = 1 + static_cast<std::uint32_t>(seed % 5), .start = kNoon, .faults = false});
-    expect_nothing_violated(world);
-    CHECK(world.durable_today() == 2'000);
-    CHECK(world.permanent_refusals() > 0);
-  });
+  for_each_seed(
+      [](std::uint64_t seed) {
+        World world({.seed = seed,
+                     .nodes = 1 + static_cast<std::uint32_t>(seed % 5),
+                     .start = kNoon,
+                     .faults = false});
+        expect_nothing_violated(world);
+        CHECK(world.durable_today() == 2'000);
+        CHECK(world.permanent_refusals() > 0);
+      },
+      10);
 }
 
 TEST_CASE("nodes crash, the network loses and doubles, the authority stalls: the limit holds") {
@@ -65,35 +70,39 @@ TEST_CASE("the same over midnight") {
 }
 
 TEST_CASE("no 60 seconds hold more than the burst, also while nodes crash and the authority stalls") {
-  for_each_seed([](std::uint64_t seed) {
-    const bool faults = seed % 2 == 0;
-    World world({.seed = seed,
-                 .events_per_day = kUnlimited,
-                 .burst_per_minute = 2'000,
-                 .start = kNoon,
-                 .faults_us = 70 * kMicrosPerSecond,
-                 .length_us = 200 * kMicrosPerSecond,
-                 .faults = faults,
-                 .loses_data = false});
-    expect_nothing_violated(world);
-    // What a crashed node held of it is lost for a minute; in peace nearly all of it is used.
-    if (!faults) CHECK(world.admitted_in_window() >= 1'900);
-  });
+  for_each_seed(
+      [](std::uint64_t seed) {
+        const bool faults = seed % 2 == 0;
+        World world({.seed = seed,
+                     .events_per_day = kUnlimited,
+                     .burst_per_minute = 2'000,
+                     .start = kNoon,
+                     .faults_us = 70 * kMicrosPerSecond,
+                     .length_us = 200 * kMicrosPerSecond,
+                     .faults = faults,
+                     .loses_data = false});
+        expect_nothing_violated(world);
+        // What a crashed node held of it is lost for a minute; in peace nearly all of it is used.
+        if (!faults) CHECK(world.admitted_in_window() >= 1'900);
+      },
+      10);
 }
 
 TEST_CASE("a budget that is used up is heard of by the whole fleet within two renewals") {
   std::int64_t most = 0;
-  for_each_seed([&](std::uint64_t seed) {
-    World world({.seed = seed,
-                 .events_per_day = kUnlimited,
-                 .budget = 10'000,
-                 .start = kNoon,
-                 .faults_us = 15 * kMicrosPerSecond,
-                 .length_us = 60 * kMicrosPerSecond});
-    expect_nothing_violated(world);
-    CHECK(world.durable_today() >= 10'000);
-    most = std::max(most, world.overshoot());
-  });
+  for_each_seed(
+      [&](std::uint64_t seed) {
+        World world({.seed = seed,
+                     .events_per_day = kUnlimited,
+                     .budget = 10'000,
+                     .start = kNoon,
+                     .faults_us = 15 * kMicrosPerSecond,
+                     .length_us = 60 * kMicrosPerSecond});
+        expect_nothing_violated(world);
+        CHECK(world.durable_today() >= 10'000);
+        most = std::max(most, world.overshoot());
+      },
+      10);
   MESSAGE("the largest overshoot: ", most, " events of one nano-dollar, at about 350 in a second");
 }
 

@@ -31,6 +31,7 @@ struct AgentsReply {
   std::uint64_t seq = 0;
   std::vector<std::uint64_t> admitted;
   bool learning = false;  // unknown names are not admitted now, but may be later
+  std::uint64_t epoch = 0;
 };
 
 // The way to the authority. Every message may be lost; an answer comes through LeaseKeeper::on_...().

@@ -3,12 +3,12 @@
 --
 -- KEYS: epoch; agents:{org}, a sorted set of agents by when each was last seen.
 -- ARGV: as they are taken below; then for each agent its fingerprint and how long ago it was seen. -1 is "no cap".
--- Answers whether it is learning, and one character per agent: 1 for those that have a place.
+-- Answers whether it is learning, the epoch, and one character per agent: 1 for those that have a place.
 local kActiveUs = 86400 * 1000000
 local kAgentsSeconds = 25 * 3600
 
 local now = time_now(take())
-local _, learning = enter_epoch(KEYS[1], take(), take_number(), now)
+local epoch, learning = enter_epoch(KEYS[1], take(), take_number(), now)
 local agents_max, restate = take_number(), take() == '1'
 if agents_max < 0 then agents_max = math.huge end
 
@@ -25,4 +25,4 @@ while last_argument < #ARGV do
   places[#places + 1] = has_place and '1' or '0'
 end
 if count > 0 then redis.call('EXPIRE', KEYS[2], kAgentsSeconds) end
-return {learning and 1 or 0, table.concat(places)}
+return {learning and 1 or 0, epoch, table.concat(places)}

@@ -51,6 +51,7 @@ void RedisAuthority::on_connected(const std::string& run_id) {
   complained_ = false;
   load_scripts();
   metrics_.learning.set(1);
+  epoch_ = 0;
   ask_learning();
   keeper_->on_connected(now());
 }
@@ -60,9 +61,9 @@ void RedisAuthority::ask_learning() {
   ask(wire_.agents_command({}, {}, 0, 0), [this](const RedisReply* reply) {
     AgentsReply answer;
     if (reply == nullptr || !RedisWire::agents_reply({}, *reply, answer)) return;
-    const bool has_begun = answer.learning && metrics_.learning.value() == 0;
     metrics_.learning.set(answer.learning ? 1 : 0);
-    if (has_begun) keeper_->on_forgotten(now());
+    const std::uint64_t known = std::exchange(epoch_, answer.epoch);
+    if (known != 0 && known != epoch_) keeper_->on_forgotten(now());
   });
 }
 

@@ -67,7 +67,8 @@ class RedisAuthority final : public Authority {
   LeaseKeeper* keeper_ = nullptr;
   static constexpr int kTicksOfASecond = 10;
   int ticks_since_asked_ = 0;
-  bool loading_ = false;  // scripts were sent and not answered: what follows finds them there
+  std::uint64_t epoch_ = 0;  // as of the last answer on this connection; 0: none yet
+  bool loading_ = false;     // scripts were sent and not answered: what follows finds them there
   bool complained_ = false;
   RedisAuthorityMetrics metrics_;
 };

@@ -232,10 +232,11 @@ std::string RedisWire::agents_command(const Uuid& org, const AgentsRequest& requ
 
 bool RedisWire::agents_reply(std::span<const std::uint64_t> fingerprints, const RedisReply& reply,
                              AgentsReply& result) {
-  if (reply.elements.size() != 2 || !are_integers(reply, 0, 1)) return false;
-  const std::string& places = reply.elements[1].text;
+  if (reply.elements.size() != 3 || !are_integers(reply, 0, 2)) return false;
+  const std::string& places = reply.elements[2].text;
   if (places.size() != fingerprints.size()) return false;
   result.learning = reply.elements[0].integer != 0;
+  result.epoch = static_cast<std::uint64_t>(reply.elements[1].integer);
   for (std::size_t i = 0; i < places.size(); ++i) {
     if (places[i] == '1') result.admitted.push_back(fingerprints[i]);
   }

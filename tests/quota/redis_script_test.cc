@@ -398,6 +398,7 @@ TEST_CASE("agents.lua gives places exactly as the model does") {
       REQUIRE_MESSAGE(understood, "seed ", seed, ", step ", step, ": ", raw.text);
       REQUIRE_MESSAGE(reply.admitted == expected.admitted, "seed ", seed, ", step ", step);
       REQUIRE_MESSAGE(reply.learning == expected.learning, "seed ", seed, ", step ", step);
+      REQUIRE_MESSAGE(reply.epoch != 0, "seed ", seed, ", step ", step);
       admitted += static_cast<int>(reply.admitted.size());
       refused += static_cast<int>(request.fingerprints.size() - reply.admitted.size());
     }
@@ -426,7 +427,7 @@ TEST_CASE("every key has the name of the seed, the organization as its tag, and 
   CHECK(reply->burst_granted == 1);
   AgentsRequest agents;
   agents.fingerprints = {7};
-  CHECK(client.send(wire.agents_command(org, agents, 0, 1)).elements[1].text == "1");
+  CHECK(client.send(wire.agents_command(org, agents, 0, 1)).elements[2].text == "1");
 
   const std::string tag = "{01900000-0000-7000-8000-00000000000c}";
   const std::map<std::string, std::int64_t> seconds_to_live{
@@ -485,13 +486,14 @@ TEST_CASE("an answer that is none of the scripts' is not taken for one") {
   AgentsReply agents;
   const std::vector<std::uint64_t> two{1, 2};
   CHECK_FALSE(RedisWire::agents_reply(two, RedisReply{}, agents));
-  RedisReply places = array({0});
+  RedisReply places = array({0, 7});
   places.elements.emplace_back().kind = RedisReply::Kind::kText;
-  places.elements[1].text = "1";
+  places.elements[2].text = "1";
   CHECK_FALSE(RedisWire::agents_reply(two, places, agents));
-  places.elements[1].text = "01";
+  places.elements[2].text = "01";
   CHECK(RedisWire::agents_reply(two, places, agents));
   CHECK(agents.admitted == std::vector<std::uint64_t>{2});
+  CHECK(agents.epoch == 7);
 }
 
 }  // namespace

@@ -59,9 +59,9 @@ struct World::Node final : Authority {
   std::int64_t quiet_until = 0;           // no client sends
   std::int64_t last_asked = 0;            // when the last message to the authority arrives, or arrived
   std::int64_t last_answered = 0;         // and the last one from it
-  bool saw_learning = true;
-  std::int64_t answered_day = -1;  // of the authority's last answer
-  std::int64_t out_of_reach = 0;   // when the authority gave its last answer
+  std::uint64_t epoch = 0;                // as of the last answer on this connection
+  std::int64_t answered_day = -1;         // of the authority's last answer
+  std::int64_t out_of_reach = 0;          // when the authority gave its last answer
 
   Node(World& in, std::uint32_t number) : world(in), index(number) {}
   Now clock() const {
@@ -153,7 +153,7 @@ void World::connect(Node& node) {
   if (!node.up || node.keeper->connected()) return;
   if (stalled_until_ > now_)
     return after(stalled_until_ - now_ + below(500 * kMilli), [this, &node] { connect(node); });
-  node.saw_learning = true;
+  node.epoch = 0;
   node.keeper->on_connected(node.clock());
 }
 
@@ -161,10 +161,10 @@ void World::connect(Node& node) {
 void World::ask_learning(Node& node) {
   const std::uint64_t boot = node.boot;
   deliver(node.last_asked, [this, &node, boot] {
-    deliver(node.last_answered, [&node, boot, learning = epoch_clock_.at(authority_time()).learning] {
+    deliver(node.last_answered, [&node, boot, epoch = epoch_clock_.at(authority_time()).number] {
       if (!node.up || node.boot != boot || !node.keeper->connected()) return;
-      if (learning && !node.saw_learning) node.keeper->on_forgotten(node.clock());
-      node.saw_learning = learning;
+      const std::uint64_t known = std::exchange(node.epoch, epoch);
+      if (known != 0 && known != epoch) node.keeper->on_forgotten(node.clock());
     });
   });
   after(kSecond, [this, &node, boot] {

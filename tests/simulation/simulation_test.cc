@@ -97,7 +97,7 @@ TEST_CASE("a budget that is used up is heard of by the whole fleet within two re
                      .budget = 10'000,
                      .start = kNoon,
                      .faults_us = 15 * kMicrosPerSecond,
-                     .length_us = 60 * kMicrosPerSecond});
+                     .length_us = 90 * kMicrosPerSecond});
         expect_nothing_violated(world);
         CHECK(world.durable_today() >= 10'000);
         most = std::max(most, world.overshoot());

@@ -46,10 +46,9 @@ struct Lease {
   std::vector<std::uint64_t> agents_wanted;
   bool agents_answered = false;  // while resuming: who is not in the roster has no place
   bool agents_learning = false;
-  MonoMicros touched = 0;
+  MonoMicros shown = 0;         // when the roster was last sent
   bool restate_agents = false;  // until it was heard
   std::uint64_t restate_seq = 0;
-  MonoMicros restated = 0;
 
   bool unstated = false;        // on this connection
   std::int64_t cost_sent = 0;   // of the node's use in total, with the question under way
@@ -422,8 +421,8 @@ void LeaseKeeper::look_after(OrgLedger& org, Lease& lease, Now now) {
   if (lease.agents_asked && now.mono - lease.agents_sent >= options_.retry_us) {
     lease.agents_asked = false;
   }
-  const bool touch = now.mono - lease.touched >= options_.touch_us && !idle;
-  const bool restate = lease.restate_agents && now.mono - lease.restated >= options_.retry_us;
+  const bool touch = now.mono - lease.shown >= options_.touch_us && !idle;
+  const bool restate = lease.restate_agents && now.mono - lease.shown >= options_.retry_us;
   if (touch || restate) show_agents(org, lease, now);
 }
 
@@ -435,7 +434,7 @@ void LeaseKeeper::show_agents(OrgLedger& org, Lease& lease, Now now) {
   request.agents_max = org.policy == nullptr ? 0 : org.policy->agents_max;
   request.restate = lease.restate_agents;
   org.roster.list_active(now.wall, request.fingerprints, request.ages_s);
-  lease.touched = lease.restated = now.mono;
+  lease.shown = now.mono;
   if (request.fingerprints.empty()) {
     lease.restate_agents = false;
     return;

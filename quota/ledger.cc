@@ -51,7 +51,6 @@ void take_over(OrgLedger& org, const RenewReply& reply, Now asked) {
   org.held_elsewhere = reply.held_elsewhere;
   org.hungry = reply.hungry;
   org.learning = reply.learning;
-  org.renewed = asked.mono;
   if (reply.burst_granted > 0) {
     // Where none was asked for, what is in hand stays.
     org.burst_units = reply.burst_granted;
@@ -84,15 +83,18 @@ void give_up_burst(OrgLedger& org) {
 
 // --- LocalFleet --------------------------------------------------------------------------------------------
 
-void LocalFleet::note_burst(OrgLedger& org, WallMicros when, std::int64_t events) {
+FleetState& LocalFleet::authority_of(OrgLedger& org) {
   if (org.authority == nullptr) org.authority = std::make_unique<FleetState>(FleetState::Options{});
-  org.authority->restore_burst(when, events);
+  return *org.authority;
+}
+
+void LocalFleet::note_burst(OrgLedger& org, WallMicros when, std::int64_t events) {
+  authority_of(org).restore_burst(when, events);
 }
 
 Fleet::Answer LocalFleet::renew(OrgLedger& org, const Ask& ask, Now now) {
   // The system's clock may be set back; the authority's never goes back.
   latest_ = std::max(latest_, now.wall);
-  if (org.authority == nullptr) org.authority = std::make_unique<FleetState>(FleetState::Options{});
   RenewRequest request;
   request.node = 1;
   request.boot = 1;
@@ -107,7 +109,7 @@ Fleet::Answer LocalFleet::renew(OrgLedger& org, const Ask& ask, Now now) {
   request.day = org.day;
   request.spent = org.spent;
   request.keep = org.ceiling - org.spent;
-  take_over(org, org.authority->renew(request, latest_, {}), now);
+  take_over(org, authority_of(org).renew(request, latest_, {}), now);
   org.burst_expires = now.mono;  // what this batch leaves goes back before the next
   return Answer::kDone;
 }

@@ -85,7 +85,6 @@ struct OrgLedger {
   std::int64_t burst_wait_us = 0;
   bool hungry = false;
   bool learning = false;
-  MonoMicros renewed = 0;
 
   // Use in the running day, month and in total: this node's own, and of the others' what they had spent, as
   // last heard.
@@ -155,6 +154,8 @@ class LocalFleet final : public Fleet {
   Answer claim_agents(OrgLedger&, std::span<const std::uint64_t>, Now) override { return Answer::kDone; }
 
  private:
+  static FleetState& authority_of(OrgLedger& org);
+
   WallMicros latest_ = 0;
   std::uint64_t seq_ = 0;
 };

@@ -349,22 +349,27 @@ void RedisConnection::await(bool for_read) {
   });
 }
 
+// A read or a write did not get on.
+void RedisConnection::await_or_fail(RedisStream::Outcome outcome) {
+  switch (outcome) {
+    case RedisStream::Outcome::kDone:
+      return;
+    case RedisStream::Outcome::kWouldRead:
+      return await(true);
+    case RedisStream::Outcome::kWouldWrite:
+      return await(false);
+    case RedisStream::Outcome::kEnd:
+      return fail(greeting_error_.empty() ? "closed by the server" : greeting_error_);
+    case RedisStream::Outcome::kBroken:
+      return fail(stream_->reason());
+  }
+}
+
 void RedisConnection::write_some() {
   while (written_ < output_.size()) {
     const RedisStream::Moved moved = stream_->write(output_.data() + written_, output_.size() - written_);
-    switch (moved.outcome) {
-      case RedisStream::Outcome::kDone:
-        written_ += moved.bytes;
-        continue;
-      case RedisStream::Outcome::kWouldRead:
-        return await(true);
-      case RedisStream::Outcome::kWouldWrite:
-        return await(false);
-      case RedisStream::Outcome::kEnd:
-        return fail(greeting_error_.empty() ? "closed by the server" : greeting_error_);
-      case RedisStream::Outcome::kBroken:
-        return fail(stream_->reason());
-    }
+    if (moved.outcome != RedisStream::Outcome::kDone) return await_or_fail(moved.outcome);
+    written_ += moved.bytes;
   }
   output_.clear();
   written_ = 0;
@@ -374,20 +379,9 @@ void RedisConnection::write_some() {
 void RedisConnection::read_some() {
   for (int i = 0; i < kReadsPerTurn; ++i) {
     const RedisStream::Moved moved = stream_->read(input_.data(), input_.size());
-    switch (moved.outcome) {
-      case RedisStream::Outcome::kDone:
-        reader_->feed({input_.data(), moved.bytes});
-        if (!take_replies()) return;
-        continue;
-      case RedisStream::Outcome::kWouldRead:
-        return await(true);
-      case RedisStream::Outcome::kWouldWrite:
-        return await(false);
-      case RedisStream::Outcome::kEnd:
-        return fail(greeting_error_.empty() ? "closed by the server" : greeting_error_);
-      case RedisStream::Outcome::kBroken:
-        return fail(stream_->reason());
-    }
+    if (moved.outcome != RedisStream::Outcome::kDone) return await_or_fail(moved.outcome);
+    reader_->feed({input_.data(), moved.bytes});
+    if (!take_replies()) return;
   }
   // TLS may hold bytes for which the descriptor is not readable any more: the next turn goes on at once.
   shard_.post([this, generation = generation_] {

@@ -113,6 +113,7 @@ class RedisConnection {
   void on_greeted();
   void push(std::string_view command, Callback callback);
   void await(bool for_read);
+  void await_or_fail(RedisStream::Outcome outcome);
   void write_some();
   void read_some();
   bool take_replies();

@@ -266,7 +266,7 @@ void World::decided(Batch& batch) {
   const std::int64_t day = node.org().day;
   node.day_of[&batch] = day;
   after(1 + below(20 * kMilli), [this, &node, boot = batch.boot, lent = &batch] {
-    if (node.up && node.boot == boot) make_durable(node, boot, lent);
+    if (node.up && node.boot == boot) make_durable(node, lent);
   });
 }
 
@@ -284,7 +284,7 @@ void World::write(Node& node, const Batch& batch, std::int64_t day) {
   }
 }
 
-void World::make_durable(Node& node, std::uint64_t, Batch* batch) {
+void World::make_durable(Node& node, Batch* batch) {
   const std::int64_t day = node.day_of.at(batch);
   const bool durable = !chance(options_.faults ? 0.05 : 0);
   if (durable) {

@@ -85,7 +85,7 @@ class World {
   void decide(Node& node, std::unique_ptr<Batch> batch);
   void decided(Batch& batch);
   void write(Node& node, const Batch& batch, std::int64_t day);
-  void make_durable(Node& node, std::uint64_t boot, Batch* batch);
+  void make_durable(Node& node, Batch* batch);
   void check_permanent_refusal(const Node& node);
   std::int64_t out_of_reach() const;
   void check_agents();

@@ -22,6 +22,12 @@ struct Uuid {
   friend auto operator<=>(const Uuid&, const Uuid&) = default;
 
   bool is_nil() const noexcept { return *this == Uuid{}; }
+  // The second half: of a UUIDv7 it is random, so it tells ids apart, spreads them and seeds.
+  std::uint64_t random_half() const noexcept {
+    std::uint64_t word = 0;
+    std::memcpy(&word, bytes.data() + 8, sizeof(word));
+    return word;
+  }
   // Lower-case 8-4-4-4-12.
   std::string text() const;
   // Writes the 36 characters of text() without allocating.
@@ -32,12 +38,9 @@ struct Uuid {
   static std::optional<Uuid> parse_canonical(std::string_view text) noexcept;
 };
 
-// A UUIDv7 is random in its second half.
 struct UuidHash {
   std::size_t operator()(const Uuid& id) const noexcept {
-    std::uint64_t word = 0;
-    std::memcpy(&word, id.bytes.data() + 8, sizeof(word));
-    return static_cast<std::size_t>(word * 0x9e3779b97f4a7c15ULL);
+    return static_cast<std::size_t>(id.random_half() * 0x9e3779b97f4a7c15ULL);
   }
 };
 

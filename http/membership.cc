@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstring>
 #include <thread>
 #include <utility>
 
@@ -40,7 +39,7 @@ Result<quota::RedisFleet::Options> options_of(const Config::Redis& config, const
   options.wire.learn_us = config.learn_ms * kMicrosPerMilli;
   options.wire.fleet.burst_slack_s = (config.burst_lease_ms + 999) / 1'000;
   quota::LeaseKeeper::Options& lease = options.lease;
-  std::memcpy(&lease.node, node.bytes.data() + 8, sizeof(lease.node));  // its random half
+  lease.node = node.random_half();
   // Tells this start from earlier ones of the same node.
   lease.boot = static_cast<std::uint64_t>(system_clock().wall());
   // Enough in hand to get over a pause as long as a lease.

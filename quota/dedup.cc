@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -67,10 +66,8 @@ bool is_full(std::size_t used, std::size_t slots) {
 
 DedupKey DedupHasher::operator()(const Uuid& scope, std::string_view key) const noexcept {
   if (key.empty()) return {};
-  std::uint64_t scope_word = 0;
-  // The random half of the UUID: distinct projects get distinct seeds.
-  std::memcpy(&scope_word, scope.bytes.data() + 8, sizeof(scope_word));
-  const XXH128_hash_t hash = XXH3_128bits_withSeed(key.data(), key.size(), seed_ ^ scope_word);
+  // Distinct projects get distinct seeds.
+  const XXH128_hash_t hash = XXH3_128bits_withSeed(key.data(), key.size(), seed_ ^ scope.random_half());
   DedupKey made{hash.high64, hash.low64 & ~kStampMask};
   if (made.is_none()) made.high = 1;
   return made;

@@ -4,7 +4,6 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "engine/calendar.h"
 #include "engine/money.h"
@@ -99,9 +98,7 @@ WallMicros period_end(BudgetPeriod period, WallMicros now) noexcept {
 }
 
 std::uint64_t agent_fingerprint(const Uuid& org, std::string_view name) noexcept {
-  std::uint64_t seed = 0;
-  std::memcpy(&seed, org.bytes.data() + 8, sizeof(seed));
-  return XXH3_64bits_withSeed(name.data(), name.size(), seed);
+  return XXH3_64bits_withSeed(name.data(), name.size(), org.random_half());
 }
 
 bool Policy::is_killed(std::uint64_t fingerprint) const noexcept {

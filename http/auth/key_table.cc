@@ -23,10 +23,8 @@ Subscription subscription_of(std::string_view status) {
 }  // namespace
 
 std::uint32_t home_shard(const Uuid& org, std::uint32_t shards) noexcept {
-  // A UUIDv7 is random in its second half; one multiplication spreads it over the shards.
-  std::uint64_t word = 0;
-  std::memcpy(&word, org.bytes.data() + 8, sizeof(word));
-  return static_cast<std::uint32_t>(((word * 0x9e3779b97f4a7c15ULL) >> 32) * shards >> 32);
+  // One multiplication spreads it over the shards.
+  return static_cast<std::uint32_t>(((org.random_half() * 0x9e3779b97f4a7c15ULL) >> 32) * shards >> 32);
 }
 
 KeyTable::KeyTable(const sink::Directory& directory, std::uint32_t shards) : version_(directory.version) {

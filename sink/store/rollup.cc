@@ -1,6 +1,5 @@
 #include "sink/store/rollup.h"
 
-#include <cstring>
 #include <functional>
 
 #include "engine/calendar.h"
@@ -21,10 +20,7 @@ void saturate(std::int64_t& sum, std::int64_t value) noexcept {
 }  // namespace
 
 std::size_t hash_of(const Uuid& id) noexcept {
-  // The second half of a UUIDv7 is random.
-  std::size_t random_half = 0;
-  std::memcpy(&random_half, id.bytes.data() + 8, sizeof(random_half));
-  return random_half;
+  return id.random_half();
 }
 
 std::size_t hash_of(std::string_view text) noexcept {

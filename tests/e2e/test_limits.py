@@ -76,9 +76,8 @@ def test_a_header_is_as_long_as_configured(shared):
 
 def test_connections_over_the_limit_are_told_to_come_back(make_node):
     node = make_node({"http.connections_max": 3})
-    taken = [Peer(node) for _ in range(3)]
-    for peer in taken:
-        peer.check_goes_on()
+    # Whoever asked last whether the node is ready keeps a place until its end has been seen.
+    taken = [wait_until(lambda: admitted(node), "a place to be free") for _ in range(3)]
     for _ in range(20):
         with Peer(node) as peer:
             answer = peer.answer()
@@ -89,13 +88,17 @@ def test_connections_over_the_limit_are_told_to_come_back(make_node):
     for peer in taken:
         peer.check_goes_on()
     taken.pop().socket.close()
-    wait_until(lambda: came_in(node), "a place to be free")
+    wait_until(lambda: admitted(node), "a place to be free").socket.close()
     # The metrics are asked for over a connection that has to find a place as well.
     wait_until(lambda: node.metric("kavach_http_connections_refused_total") >= 20, "the refusals to be counted")
     for peer in taken:
         peer.check_goes_on()
 
 
-def came_in(node) -> bool:
-    with Peer(node) as peer:
-        return peer.ask(request("GET", "/healthz")).status == 200
+def admitted(node) -> Peer | None:
+    """A connection that has got a place and keeps it; None when there is none."""
+    peer = Peer(node)
+    if peer.ask(request("GET", "/healthz")).status == 200:
+        return peer
+    peer.socket.close()
+    return None

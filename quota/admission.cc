@@ -91,17 +91,15 @@ void Admission::decide(AdmissionRequest& request) {
     if (agents == Fleet::Answer::kPending) return wait_for_fleet(org, request);
     return refuse(org, request, Reason::kBackpressure);
   }
-  if (!claim_keys(request, claim)) {
-    free_claim(claim);
-    return;  // it waits, and will be decided anew
-  }
+  claims_[claim].number = dedup_.begin(claim, request.now.wall);
+  if (!claim_keys(request, claim)) return;  // it waits, and will be decided anew
   const auto countable = std::count(request.admitted.begin(), request.admitted.end(), kAdmitted);
   const auto rejected = std::count(request.admitted.begin(), request.admitted.end(), kRejected);
   const bool only_duplicates =
       countable == 0 && rejected < static_cast<std::ptrdiff_t>(request.admitted.size());
   if (only_duplicates) {
     // Stored already: a repetition is never refused.
-    free_claim(claim);
+    release(claim);
     request.verdict = Verdict::kNothingToWrite;
     return finish(org, request);
   }
@@ -120,7 +118,7 @@ void Admission::decide(AdmissionRequest& request) {
   }
   if (countable == 0) {
     // Nothing stood before the agents' cap.
-    free_claim(claim);
+    release(claim);
     metrics_.agent_refused_batches.add();
     request.refusal.limit = org.policy->agents_max;
     request.refusal.tier = org.policy->tier;
@@ -184,12 +182,13 @@ Fleet::Answer Admission::judge_agents(OrgLedger& org, AdmissionRequest& request)
 // and the request waits for that batch.
 bool Admission::claim_keys(AdmissionRequest& request, std::uint32_t claim) {
   const std::size_t events = request.keys.size();
+  const DedupTable::Number number = claims_[claim].number;
   std::vector<DedupKey>& held = claims_[claim].keys;
   held.reserve(events);
   for (std::size_t i = 0; i < events; ++i) {
     if (i + kPrefetchAhead < events) dedup_.prefetch(request.keys[i + kPrefetchAhead]);
     if (request.keys[i].is_none() || request.admitted[i] == kRejected) continue;
-    const DedupTable::Answer answer = dedup_.claim(request.keys[i], claim, request.now.wall);
+    const DedupTable::Answer answer = dedup_.claim(request.keys[i], number);
     switch (answer.found) {
       case DedupTable::Found::kClaimed:
         held.push_back(request.keys[i]);
@@ -201,8 +200,7 @@ bool Admission::claim_keys(AdmissionRequest& request, std::uint32_t claim) {
         request.admitted[i] = kDuplicate;
         break;
       case DedupTable::Found::kPending:
-        for (const DedupKey& key : held) dedup_.release(key, claim);
-        held.clear();
+        release(claim);
         metrics_.waited_batches.add();
         append(claims_[answer.holder].waiting, request);
         return false;
@@ -214,6 +212,7 @@ bool Admission::claim_keys(AdmissionRequest& request, std::uint32_t claim) {
 // Only the first `fits` events are admitted. The others are rejected, and so are the twins of rejected ones.
 void Admission::cut(AdmissionRequest& request, std::uint32_t claim, std::int64_t fits) {
   std::vector<DedupKey>& held = claims_[claim].keys;
+  const DedupTable::Number number = claims_[claim].number;
   std::size_t kept = 0;
   for (std::size_t i = 0; i < request.admitted.size(); ++i) {
     if (request.admitted[i] == kAdmitted) {
@@ -223,13 +222,13 @@ void Admission::cut(AdmissionRequest& request, std::uint32_t claim, std::int64_t
         if (has_key) ++kept;
         continue;
       }
-      if (has_key) dedup_.release(request.keys[i], claim);
+      if (has_key) dedup_.release(request.keys[i], number);
       request.admitted[i] = kCut;
       metrics_.quota_rejected_events.add();
     } else if (request.admitted[i] == kTwin) {
       // Still held when the first of them is admitted.
-      if (dedup_.claim(request.keys[i], claim, request.now.wall).found == DedupTable::Found::kOwn) continue;
-      dedup_.release(request.keys[i], claim);
+      if (dedup_.claim(request.keys[i], number).found == DedupTable::Found::kOwn) continue;
+      dedup_.release(request.keys[i], number);
       request.admitted[i] = kCut;
       metrics_.quota_rejected_events.add();
     }
@@ -259,10 +258,16 @@ void Admission::admit(OrgLedger& org, AdmissionRequest& request, std::uint32_t c
   request.accepted_at = take.accepted_at;
 }
 
-// Gives back what a claim holds before it was lent out.
-void Admission::release(std::uint32_t claim) {
-  for (const DedupKey& key : claims_[claim].keys) dedup_.release(key, claim);
-  claims_[claim].keys.clear();
+// Lets go of the keys that a claim holds.
+void Admission::release_keys(Claim& claim) noexcept {
+  for (const DedupKey& key : claim.keys) dedup_.release(key, claim.number);
+  claim.keys.clear();
+}
+
+// Gives back a claim before it was lent out.
+void Admission::release(std::uint32_t claim) noexcept {
+  release_keys(claims_[claim]);
+  dedup_.end(claims_[claim].number);
   free_claim(claim);
 }
 
@@ -297,18 +302,9 @@ void Admission::finish(const OrgLedger& org, AdmissionRequest& request) {
 void Admission::settle(std::uint32_t claim, bool durable, Now now) {
   KAVACH_CHECK(claim < claims_.size(), "settling a claim that was never made");
   Claim& settled = claims_[claim];
-  const std::size_t count = settled.keys.size();
-  for (std::size_t i = 0; i < std::min(count, kPrefetchAhead); ++i) dedup_.prefetch(settled.keys[i]);
-  for (std::size_t i = 0; i < count; ++i) {
-    // Since they were claimed, thousands of other keys went through the cache.
-    if (i + kPrefetchAhead < count) dedup_.prefetch(settled.keys[i + kPrefetchAhead]);
-    if (durable) {
-      dedup_.remember(settled.keys[i], claim, now.wall);
-    } else {
-      dedup_.release(settled.keys[i], claim);
-    }
-  }
+  if (!durable) release_keys(settled);
   settled.keys.clear();
+  dedup_.end(settled.number);
   for (const std::uint64_t agent : settled.agents) settled.org->roster.settle(agent, durable, now.wall);
   settled.agents.clear();
   ledger_.settle(*settled.org, settled.take, durable);

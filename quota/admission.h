@@ -93,7 +93,8 @@ class Admission {
   struct Claim {
     OrgLedger* org = nullptr;
     Take take;
-    std::vector<DedupKey> keys;
+    DedupTable::Number number = 0;
+    std::vector<DedupKey> keys;  // that it holds
     std::vector<std::uint64_t> agents;  // whose places it takes
     WaitingBatches waiting;
     std::uint32_t next_free = kNoClaim;
@@ -108,7 +109,8 @@ class Admission {
   bool claim_keys(AdmissionRequest& request, std::uint32_t claim);
   void cut(AdmissionRequest& request, std::uint32_t claim, std::int64_t fits);
   void admit(OrgLedger& org, AdmissionRequest& request, std::uint32_t claim, const Take& take);
-  void release(std::uint32_t claim);
+  void release_keys(Claim& claim) noexcept;
+  void release(std::uint32_t claim) noexcept;
   void refuse(const OrgLedger& org, AdmissionRequest& request, Reason reason);
   void finish(const OrgLedger& org, AdmissionRequest& request);
   void decide_anew(WaitingBatches& waiting, Now now);

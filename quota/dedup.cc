@@ -11,12 +11,7 @@
 namespace kavach::quota {
 namespace {
 
-// Stamps. 0 is an empty slot; 1..kHours are hours modulo kHours (5.6 years; half of them is far beyond any
-// window, and sweeping removes a key long before its stamp comes round); the rest are claims.
-constexpr std::uint64_t kStampMask = 0xffff;
-constexpr std::uint16_t kHours = 0xbfff;
-constexpr std::uint16_t kFirstClaim = 0xc000;
-static_assert(kFirstClaim + DedupTable::kClaimsMax - 1 == 0xffff, "claims fill the rest of the 16 bits");
+constexpr std::uint64_t kNumberMask = ~DedupKey::kLowMask;
 
 constexpr std::size_t kFirstSlots = 16;
 // Grown to 1.9x of what lives, refilled to 4/5: 16 bytes a key become 20 to 30.
@@ -32,30 +27,14 @@ constexpr std::size_t kStaggerPercentMax = 213;
 // Slots that are looked at for the oldest key when the table is at its bound.
 constexpr std::size_t kEvictionReach = 32;
 
-std::uint16_t stamp_of(std::uint64_t low) {
-  return static_cast<std::uint16_t>(low & kStampMask);
-}
-bool is_claim(std::uint16_t stamp) {
-  return stamp >= kFirstClaim;
-}
-std::uint16_t claim_stamp(std::uint32_t claim) {
-  return static_cast<std::uint16_t>(kFirstClaim + claim);
+std::uint64_t number_of(std::uint64_t low) {
+  return low & kNumberMask;
 }
 
-std::int64_t hour_number(WallMicros t) {
-  return (t / kMicrosPerHour) % kHours;
-}
-std::uint16_t hour_stamp(WallMicros t) {
-  return static_cast<std::uint16_t>(1 + hour_number(t));
-}
-
-// The nearer way around the circle. Negative for a stamp that is ahead of `now`: shards look at the clock at
-// different moments, and a clock may be set back.
-std::int64_t age_hours(std::uint16_t stamp, std::int64_t hour) {
-  const std::int64_t age = hour - (stamp - 1);
-  if (age > kHours / 2) return age - kHours;
-  if (age < -kHours / 2) return age + kHours;
-  return age;
+// The nearer way around the circle: after half of it, a shard that takes 100,000 batches a second is on its way
+// for two months, and keys are swept out long before.
+bool precedes(std::uint64_t a, std::uint64_t b) {
+  return ((a - b) & kNumberMask) > kNumberMask / 2;
 }
 
 bool is_full(std::size_t used, std::size_t slots) {
@@ -68,16 +47,60 @@ DedupKey DedupHasher::operator()(const Uuid& scope, std::string_view key) const 
   if (key.empty()) return {};
   // Distinct projects get distinct seeds.
   const XXH128_hash_t hash = XXH3_128bits_withSeed(key.data(), key.size(), seed_ ^ scope.random_half());
-  DedupKey made{hash.high64, hash.low64 & ~kStampMask};
+  DedupKey made{hash.high64, hash.low64 & DedupKey::kLowMask};
   if (made.is_none()) made.high = 1;
   return made;
 }
 
-DedupTable::DedupTable(const Options& options) : options_(options) {
-  KAVACH_CHECK(options.window_hours < kHours / 2, "the stamps cannot tell such a window from the future");
+DedupTable::DedupTable(const Options& options)
+    : options_(options),
+      next_number_(options.first_number & kNumberMask),
+      under_way_(kClaimsMax),
+      first_of_hour_(static_cast<std::size_t>(options.window_hours) + 2) {
   const std::uint64_t part_slots = options.keys_max / kParts * kFullDenominator / kFullNumerator + 1;
   part_slots_max_ = std::max<std::uint64_t>(kFirstSlots, part_slots / kLineSlots * kLineSlots);
   for (Part& part : parts_) part.slots.resize(kFirstSlots);
+}
+
+DedupTable::Number DedupTable::take_number() noexcept {
+  if (next_number_ == 0) next_number_ = 1;
+  const Number taken = next_number_;
+  next_number_ = (next_number_ + 1) & kNumberMask;
+  return taken;
+}
+
+DedupTable::Number& DedupTable::first_of_hour(std::int64_t hour) noexcept {
+  return first_of_hour_[static_cast<std::size_t>(hour) % first_of_hour_.size()];
+}
+
+// Shards look at the clock at different moments, and a clock may be set back: then what comes counts as of the
+// latest hour that there was, and is remembered a little longer.
+void DedupTable::set_time(WallMicros now) {
+  const std::int64_t hour = now / kMicrosPerHour;
+  const std::int64_t kept = options_.window_hours + 1;
+  if (hour > latest_hour_) {
+    for (std::int64_t next = std::max(latest_hour_ + 1, hour - kept); next <= hour; ++next)
+      first_of_hour(next) = take_number();
+    latest_hour_ = hour;
+  }
+  horizon_ = first_of_hour(std::max(hour - options_.window_hours, latest_hour_ - kept));
+}
+
+DedupTable::Number DedupTable::begin(std::uint32_t holder, WallMicros now) {
+  set_time(now);
+  Number number = take_number();
+  // Where an old claim takes long, the number that would stand in its place is left out.
+  while (under_way_[number % kClaimsMax].number != 0) number = take_number();
+  under_way_[number % kClaimsMax] = {number, holder};
+  return number;
+}
+
+void DedupTable::end(Number claim) noexcept {
+  under_way_[claim % kClaimsMax].number = 0;
+}
+
+bool DedupTable::is_under_way(Number number) const noexcept {
+  return under_way_[number % kClaimsMax].number == number;
 }
 
 std::size_t DedupTable::whole_lines(std::size_t slots) noexcept {
@@ -96,12 +119,21 @@ void DedupTable::prefetch(const DedupKey& key) const noexcept {
   __builtin_prefetch(&part.slots[home(key.high, part.slots.size())]);
 }
 
-bool DedupTable::expired(std::uint16_t stamp, std::int64_t hour) const noexcept {
-  return !is_claim(stamp) && age_hours(stamp, hour) > options_.window_hours;
+// What is under way holds its keys however long it takes.
+bool DedupTable::expired(Number number) const noexcept {
+  return precedes(number, horizon_) && !is_under_way(number);
+}
+
+// The empty slots of a line are behind the others: see erase(). Counted without a branch, since nobody could
+// guess its way.
+unsigned DedupTable::filled(const Slot* line) noexcept {
+  const auto one = [&](unsigned k) { return static_cast<unsigned>(line[k].low != 0); };
+  static_assert(kLineSlots == 4, "written out");
+  return one(0) + one(1) + one(2) + one(3);
 }
 
 // All slots of a line are compared at once: where in its line a key is cannot be guessed, and a wrong guess
-// costs more than the comparison. The empty slots of a line are behind the others: see erase().
+// costs more than the comparison.
 DedupTable::Place DedupTable::look(Part& part, const DedupKey& key) noexcept {
   const std::size_t slots = part.slots.size();
   for (std::size_t i = home(key.high, slots);; i = i + kLineSlots == slots ? 0 : i + kLineSlots) {
@@ -112,65 +144,68 @@ DedupTable::Place DedupTable::look(Part& part, const DedupKey& key) noexcept {
     unsigned same = bit(0) | bit(1) | bit(2) | bit(3);
     for (; same != 0; same &= same - 1) {
       Slot* const slot = line + std::countr_zero(same);
-      if ((slot->low & ~kStampMask) == key.low) return {slot, true};
+      if ((slot->low & DedupKey::kLowMask) == key.low) return {slot, true};
     }
-    if (stamp_of(line[kLineSlots - 1].low) != 0) continue;
-    Slot* empty = line;
-    while (stamp_of(empty->low) != 0) ++empty;
-    return {empty, false};
+    if (line[kLineSlots - 1].low == 0) return {line + filled(line), false};
   }
 }
 
-DedupTable::Answer DedupTable::claim(const DedupKey& key, std::uint32_t claim, WallMicros now) {
-  KAVACH_DCHECK(!key.is_none() && claim < kClaimsMax, "a claim needs a key and a number");
+// The end of a key's chain, where the key is known to be absent.
+DedupTable::Slot* DedupTable::free_slot(Part& part, std::uint64_t high) noexcept {
+  const std::size_t slots = part.slots.size();
+  for (std::size_t i = home(high, slots);; i = i + kLineSlots == slots ? 0 : i + kLineSlots) {
+    Slot* const line = &part.slots[i];
+    if (line[kLineSlots - 1].low == 0) return line + filled(line);
+  }
+}
+
+DedupTable::Answer DedupTable::claim(const DedupKey& key, Number claim) {
+  KAVACH_DCHECK(!key.is_none() && is_under_way(claim), "a claim needs a key, and to be under way");
   Part& part = part_of(key);
   auto [slot, found] = look(part, key);
   if (found) {
-    const std::uint16_t stamp = stamp_of(slot->low);
-    if (stamp == claim_stamp(claim)) return {Found::kOwn};
-    if (is_claim(stamp)) return {Found::kPending, static_cast<std::uint32_t>(stamp - kFirstClaim)};
-    if (!expired(stamp, hour_number(now))) return {Found::kRemembered};
+    const Number number = number_of(slot->low);
+    if (number == claim) return {Found::kOwn};
+    const UnderWay& other = under_way_[number % kClaimsMax];
+    if (other.number == number) return {Found::kPending, other.holder};
+    if (!precedes(number, horizon_)) return {Found::kRemembered};
   } else {
-    slot = &insert(part, key, slot, now);
+    slot = &insert(part, key, slot);
   }
-  slot->low = key.low | claim_stamp(claim);
+  slot->low = key.low | claim;
   return {Found::kClaimed};
 }
 
-void DedupTable::remember(const DedupKey& key, std::uint32_t claim, WallMicros now) noexcept {
-  const auto [slot, found] = look(part_of(key), key);
-  if (found && stamp_of(slot->low) == claim_stamp(claim)) slot->low = key.low | hour_stamp(now);
-}
-
-void DedupTable::release(const DedupKey& key, std::uint32_t claim) noexcept {
+void DedupTable::release(const DedupKey& key, Number claim) noexcept {
   Part& part = part_of(key);
   const auto [slot, found] = look(part, key);
-  if (!found || stamp_of(slot->low) != claim_stamp(claim)) return;
+  if (!found || number_of(slot->low) != claim) return;
   erase(part, static_cast<std::size_t>(slot - part.slots.data()));
 }
 
 void DedupTable::restore(const DedupKey& key, WallMicros seen, WallMicros now) {
+  set_time(now);
   // A clock that ran ahead must not make a key outlive its window by years.
-  seen = std::min(seen, now);
-  if (key.is_none() || seen < now - options_.window_hours * kMicrosPerHour) return;
+  const std::int64_t hour = std::min(seen, now) / kMicrosPerHour;
+  if (key.is_none() || hour < now / kMicrosPerHour - options_.window_hours) return;
+  const Number number = first_of_hour(std::max(hour, latest_hour_ - options_.window_hours - 1));
   Part& part = part_of(key);
   auto [slot, found] = look(part, key);
   if (!found) {
-    slot = &insert(part, key, slot, now);
-  } else if (age_hours(stamp_of(slot->low), hour_number(now)) <=
-             age_hours(hour_stamp(seen), hour_number(now))) {
+    slot = &insert(part, key, slot);
+  } else if (!precedes(number_of(slot->low), number)) {
     return;  // known, and seen later
   }
-  slot->low = key.low | hour_stamp(seen);
+  slot->low = key.low | number;
 }
 
 // Puts the key into `empty`, its place; makes room first when the part is full, and then looks for its place
-// again. The stamp is the caller's. REQUIRES: the key is not in the table.
-DedupTable::Slot& DedupTable::insert(Part& part, const DedupKey& key, Slot* empty, WallMicros now) {
+// again. The number is the caller's. REQUIRES: the key is not in the table.
+DedupTable::Slot& DedupTable::insert(Part& part, const DedupKey& key, Slot* empty) {
   if (is_full(part.used, part.slots.size())) {
     // At the bound a rebuild of every insert would be quadratic: forget first.
-    if (part.slots.size() < part_slots_max_ || !forget_oldest_near(part, key, now)) rebuild(part, now);
-    empty = look(part, key).slot;
+    if (part.slots.size() < part_slots_max_ || !forget_oldest_near(part, key)) rebuild(part);
+    empty = free_slot(part, key.high);
   }
   ++part.used;
   ++size_;
@@ -180,15 +215,11 @@ DedupTable::Slot& DedupTable::insert(Part& part, const DedupKey& key, Slot* empt
 
 // Drops what is expired and gives what lives room to grow: up to the bound, and beyond it only when nothing
 // can be forgotten, since the claims of batches under way have a bound of their own.
-void DedupTable::rebuild(Part& part, WallMicros now) {
+void DedupTable::rebuild(Part& part) {
   Slots old;
   old.swap(part.slots);
-  const std::int64_t hour = hour_number(now);
-  std::size_t living = 0;
-  for (const Slot& slot : old) {
-    const std::uint16_t stamp = stamp_of(slot.low);
-    if (stamp != 0 && !expired(stamp, hour)) ++living;
-  }
+  const auto lives = [&](const Slot& slot) { return slot.low != 0 && !expired(number_of(slot.low)); };
+  const auto living = static_cast<std::size_t>(std::count_if(old.begin(), old.end(), lives));
   std::size_t wanted = std::max(kFirstSlots, living * 19 / 10);
   if (old.size() < kStaggerSlots && wanted >= kStaggerSlots) {
     const auto index = static_cast<std::size_t>(&part - parts_.data());
@@ -199,13 +230,9 @@ void DedupTable::rebuild(Part& part, WallMicros now) {
   // Room for one more at least.
   const std::size_t least = (living + 1) * kFullDenominator / kFullNumerator + 1;
   part.slots.resize(whole_lines(std::max(least, std::min<std::size_t>(wanted, part_slots_max_))));
-  const std::size_t slots = part.slots.size();
+  // Both tables are in the order of the fingerprints, but for a line or two.
   for (const Slot& slot : old) {
-    const std::uint16_t stamp = stamp_of(slot.low);
-    if (stamp == 0 || expired(stamp, hour)) continue;
-    std::size_t i = home(slot.high, slots);
-    while (stamp_of(part.slots[i].low) != 0) i = i + 1 == slots ? 0 : i + 1;
-    part.slots[i] = slot;
+    if (lives(slot)) *free_slot(part, slot.high) = slot;
   }
   size_ -= part.used - living;
   part.used = static_cast<std::uint32_t>(living);
@@ -213,25 +240,21 @@ void DedupTable::rebuild(Part& part, WallMicros now) {
 
 // At the bound: forgets the oldest remembered key near the new key's place. False when the part holds only
 // claims.
-bool DedupTable::forget_oldest_near(Part& part, const DedupKey& key, WallMicros now) noexcept {
+bool DedupTable::forget_oldest_near(Part& part, const DedupKey& key) noexcept {
   const std::size_t slots = part.slots.size();
   std::size_t i = home(key.high, slots);
   std::size_t oldest = slots;
-  std::int64_t oldest_age = 0;
   for (std::size_t step = 0; step < slots && (oldest == slots || step < kEvictionReach); ++step) {
-    const std::uint16_t stamp = stamp_of(part.slots[i].low);
-    if (stamp != 0 && !is_claim(stamp)) {
-      const std::int64_t age = age_hours(stamp, hour_number(now));
-      if (oldest == slots || age > oldest_age) {
-        oldest = i;
-        oldest_age = age;
-      }
+    const Number number = number_of(part.slots[i].low);
+    if (number != 0 && !is_under_way(number) &&
+        (oldest == slots || precedes(number, number_of(part.slots[oldest].low)))) {
+      oldest = i;
     }
     i = i + 1 == slots ? 0 : i + 1;
   }
   if (oldest == slots) return false;
+  if (!expired(number_of(part.slots[oldest].low))) ++evicted_;
   erase(part, oldest);
-  if (oldest_age <= options_.window_hours) ++evicted_;
   return true;
 }
 
@@ -239,7 +262,7 @@ bool DedupTable::forget_oldest_near(Part& part, const DedupKey& key, WallMicros 
 void DedupTable::erase(Part& part, std::size_t index) noexcept {
   const std::size_t slots = part.slots.size();
   std::size_t hole = index;
-  for (std::size_t i = hole + 1 == slots ? 0 : hole + 1; stamp_of(part.slots[i].low) != 0;
+  for (std::size_t i = hole + 1 == slots ? 0 : hole + 1; part.slots[i].low != 0;
        i = i + 1 == slots ? 0 : i + 1) {
     const std::size_t at_home = home(part.slots[i].high, slots);
     // May slot i stand in the hole? Yes unless its home lies cyclically behind the hole, up to i.
@@ -255,20 +278,20 @@ void DedupTable::erase(Part& part, std::size_t index) noexcept {
 }
 
 void DedupTable::sweep(WallMicros now) {
+  set_time(now);
   Part& part = parts_[next_sweep_];
-  const std::int64_t hour = hour_number(now);
   next_sweep_ = (next_sweep_ + 1) % kParts;
   const auto expired_count = std::count_if(part.slots.begin(), part.slots.end(), [&](const Slot& slot) {
-    const std::uint16_t stamp = stamp_of(slot.low);
-    return stamp != 0 && expired(stamp, hour);
+    return slot.low != 0 && expired(number_of(slot.low));
   });
-  if (static_cast<std::size_t>(expired_count) * 4 > part.used) rebuild(part, now);
+  if (static_cast<std::size_t>(expired_count) * 4 > part.used) rebuild(part);
 }
 
 std::uint64_t DedupTable::bytes() const noexcept {
   std::uint64_t slots = 0;
   for (const Part& part : parts_) slots += part.slots.capacity();
-  return slots * sizeof(Slot) + sizeof(*this);
+  return slots * sizeof(Slot) + under_way_.capacity() * sizeof(UnderWay) +
+         first_of_hour_.capacity() * sizeof(Number) + sizeof(*this);
 }
 
 }  // namespace kavach::quota

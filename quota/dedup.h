@@ -1,9 +1,10 @@
 // Dedup: which idempotency keys an org has sent within the window, in 16 bytes a key.
 //
-// A key is remembered as a 112-bit fingerprint and a 16-bit stamp: the hour in which it was seen, or, while
-// its batch is not yet durable, the number of the claim that holds it. 112 bits collide within 10 million
-// keys with a probability of 1e-20. The table is split in parts that grow one at a time, so that no insert
-// pays for moving everything, and is bounded: at the bound the oldest key near the new one's place is
+// A key is remembered as an 88-bit fingerprint and the 40-bit number of the claim that brought it: 88 bits
+// collide within 10 million keys with a probability of 2e-13. Claims are numbered in order, so their numbers
+// tell the age of a key, and the short list of claims under way tells whether it is durable: when a batch is,
+// none of its keys has to be touched again. The table is split in parts that grow one at a time, so that no
+// insert pays for moving everything, and is bounded: at the bound the oldest key near the new one's place is
 // forgotten (the store's unique index is the last line against duplicates).
 //
 // One instance per shard, for the orgs whose home it is. Owner thread only. Time is an argument.
@@ -20,8 +21,11 @@
 
 namespace kavach::quota {
 
-// Fingerprint of (project, idempotency key). `low`'s last 16 bits are zero: the stamp's place.
+// Fingerprint of (project, idempotency key).
 struct DedupKey {
+  // The bits of `low` that may be set; the others are the place of a claim's number.
+  static constexpr std::uint64_t kLowMask = ~std::uint64_t{0} << 40;
+
   std::uint64_t high = 0;
   std::uint64_t low = 0;
 
@@ -46,9 +50,12 @@ class DedupTable {
   struct Options {
     std::int64_t window_hours = 168;
     std::uint64_t keys_max = 10'000'000;
+    std::uint64_t first_number = 1;  // of a claim; for tests, since the numbers come round after 2^40
   };
   // Claims under way at most; more is backpressure.
   static constexpr std::uint32_t kClaimsMax = 16'384;
+  // The number of a claim. Never 0.
+  using Number = std::uint64_t;
 
   enum class Found : std::uint8_t {
     kClaimed,     // was absent, is now held by the claim
@@ -63,12 +70,16 @@ class DedupTable {
 
   explicit DedupTable(const Options& options);
 
-  // REQUIRES: !key.is_none(), claim < kClaimsMax.
-  Answer claim(const DedupKey& key, std::uint32_t claim, WallMicros now);
-  // The batch is durable: what `claim` holds of `key` becomes remembered.
-  void remember(const DedupKey& key, std::uint32_t claim, WallMicros now) noexcept;
-  // The batch failed: as if it had never been sent.
-  void release(const DedupKey& key, std::uint32_t claim) noexcept;
+  // A claim for the keys of a batch. `holder` is what others are told who find one of them pending. It is under
+  // way until end(). REQUIRES: fewer than kClaimsMax claims are under way.
+  Number begin(std::uint32_t holder, WallMicros now);
+  // REQUIRES: !key.is_none(), `claim` is under way.
+  Answer claim(const DedupKey& key, Number claim);
+  // The claim lets go of the key, if it holds it: as if it had never been sent.
+  void release(const DedupKey& key, Number claim) noexcept;
+  // What the claim holds by now becomes remembered.
+  void end(Number claim) noexcept;
+
   // At start: a key seen at `seen`, from the store or the journal.
   void restore(const DedupKey& key, WallMicros seen, WallMicros now);
   // Brings the key's place into the cache.
@@ -85,7 +96,7 @@ class DedupTable {
  private:
   struct Slot {
     std::uint64_t high = 0;
-    std::uint64_t low = 0;  // fingerprint | stamp; stamp 0: empty
+    std::uint64_t low = 0;  // fingerprint | number; 0: empty
   };
   // Slots are searched a cache line at a time: a key's chain begins at the first slot of its line.
   static constexpr std::size_t kLineBytes = 64;
@@ -100,17 +111,28 @@ class DedupTable {
     Slot* slot;
     bool found;
   };
+  struct UnderWay {
+    Number number = 0;  // 0: none
+    std::uint32_t holder = 0;
+  };
   static constexpr std::size_t kParts = 256;
 
   Part& part_of(const DedupKey& key) noexcept { return parts_[key.high >> 56]; }
   static std::size_t whole_lines(std::size_t slots) noexcept;  // rounded up
   static std::size_t home(std::uint64_t high, std::size_t slots) noexcept;
+  static unsigned filled(const Slot* line) noexcept;
   static Place look(Part& part, const DedupKey& key) noexcept;
-  bool expired(std::uint16_t stamp, std::int64_t hour) const noexcept;
-  Slot& insert(Part& part, const DedupKey& key, Slot* empty, WallMicros now);
-  void rebuild(Part& part, WallMicros now);
+  static Slot* free_slot(Part& part, std::uint64_t high) noexcept;
+  Slot& insert(Part& part, const DedupKey& key, Slot* empty);
+  void rebuild(Part& part);
   void erase(Part& part, std::size_t index) noexcept;
-  bool forget_oldest_near(Part& part, const DedupKey& key, WallMicros now) noexcept;
+  bool forget_oldest_near(Part& part, const DedupKey& key) noexcept;
+
+  Number take_number() noexcept;
+  Number& first_of_hour(std::int64_t hour) noexcept;
+  void set_time(WallMicros now);
+  bool is_under_way(Number number) const noexcept;
+  bool expired(Number number) const noexcept;
 
   Options options_;
   std::uint64_t part_slots_max_;
@@ -118,6 +140,14 @@ class DedupTable {
   std::size_t next_sweep_ = 0;
   std::uint64_t size_ = 0;
   std::uint64_t evicted_ = 0;
+
+  Number next_number_;
+  std::vector<UnderWay> under_way_;  // by the last bits of their numbers
+  // The first number of each hour from the one before the window to the latest, which is never the number of a
+  // claim, by the hour modulo their count.
+  std::vector<Number> first_of_hour_;
+  std::int64_t latest_hour_ = 0;  // 0: no time has been told yet
+  Number horizon_ = 0;            // what came before it is expired
 };
 
 }  // namespace kavach::quota

@@ -16,12 +16,11 @@ using quota::DedupKey;
 using quota::DedupTable;
 
 constexpr WallMicros kNow = 1'780'000'000 * kMicrosPerSecond;
-constexpr std::uint32_t kClaim = 7;
 
 std::vector<DedupKey> random_keys(std::size_t count, std::uint64_t seed) {
   Random random(seed);
   std::vector<DedupKey> keys(count);
-  for (DedupKey& key : keys) key = {random.next(), random.next() & ~std::uint64_t{0xffff}};
+  for (DedupKey& key : keys) key = {random.next(), random.next() & DedupKey::kLowMask};
   return keys;
 }
 
@@ -40,9 +39,9 @@ void BM_DedupNew(benchmark::State& state) {
   std::size_t next = 0;
   std::size_t claimed = 0;
   for (auto _ : state) {
-    const DedupKey& key = fresh[next++];
-    claimed += table.claim(key, kClaim, kNow).found == DedupTable::Found::kClaimed ? 1 : 0;
-    table.remember(key, kClaim, kNow);
+    const DedupTable::Number claim = table.begin(0, kNow);
+    claimed += table.claim(fresh[next++], claim).found == DedupTable::Found::kClaimed ? 1 : 0;
+    table.end(claim);
   }
   if (claimed != fresh.size() || table.size() != keys + fresh.size()) {
     state.SkipWithError("wrong answer: the time means nothing");
@@ -58,10 +57,11 @@ BENCHMARK(BM_DedupNew)->Arg(10'000'000)->Iterations(1'000'000);
 void BM_DedupDuplicate(benchmark::State& state) {
   const std::vector<DedupKey> keys = random_keys(static_cast<std::size_t>(state.range(0)), 1);
   DedupTable table = filled_table(keys);
+  const DedupTable::Number claim = table.begin(0, kNow);
   std::size_t next = 0;
   std::int64_t remembered = 0;
   for (auto _ : state) {
-    remembered += table.claim(keys[next], kClaim, kNow).found == DedupTable::Found::kRemembered ? 1 : 0;
+    remembered += table.claim(keys[next], claim).found == DedupTable::Found::kRemembered ? 1 : 0;
     next = next + 1 == keys.size() ? 0 : next + 1;
   }
   if (remembered != state.iterations()) state.SkipWithError("wrong answer: the time means nothing");

@@ -11,7 +11,7 @@ constexpr std::int64_t kPlenty = 1'000'000'000'000;
 constexpr std::uint64_t kKeysMax = 20'000'000;  // nothing is forgotten
 
 quota::DedupKey random_key(Random& random) {
-  return {random.next(), random.next() & ~std::uint64_t{0xffff}};
+  return {random.next(), random.next() & quota::DedupKey::kLowMask};
 }
 
 // As good as a random one, in a nanosecond: what is measured is not the making of keys.

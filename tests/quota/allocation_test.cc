@@ -149,7 +149,7 @@ class Shard {
     for (std::size_t i = 0; i < batch.keys.size(); ++i) {
       const std::uint64_t number =
           (round << 32) + (batch.org.bytes[15] << 24) + (agent << 16) + (batch.keys.size() << 8) + i + 1;
-      batch.keys[i] = {number * 0x9e3779b97f4a7c15ULL, number << 16};
+      batch.keys[i] = {number * 0x9e3779b97f4a7c15ULL, number << 40};
     }
   }
   Verdict decide(Sent& batch) {

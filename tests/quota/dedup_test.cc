@@ -6,148 +6,212 @@
 #include <malloc.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <map>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace kavach::quota {
 namespace {
 
 constexpr WallMicros kStart = 1'780'000'000LL * kMicrosPerSecond;
-// An hour stamp has 0xbfff values (dedup.cc); here the first one comes round again.
-constexpr WallMicros kTurn = (kStart / kMicrosPerHour / 0xbfff + 1) * 0xbfff * kMicrosPerHour;
+// Soon the numbers of claims come round.
+constexpr DedupTable::Number kLastNumbers = (DedupTable::Number{1} << 40) - 200;
 
 DedupKey key_number(std::uint64_t n) {
   static const DedupHasher hasher(42);
   return hasher(Uuid{}, "key-" + std::to_string(n));
 }
 
-struct Remembered {
-  bool pending;
-  std::uint32_t claim;
-  WallMicros seen;
-};
+// A batch of the one key that is durable at once; what the table said to it.
+DedupTable::Found add(DedupTable& table, const DedupKey& key, WallMicros at) {
+  const DedupTable::Number claim = table.begin(0, at);
+  const DedupTable::Found found = table.claim(key, claim).found;
+  table.end(claim);
+  return found;
+}
+DedupTable::Found add(DedupTable& table, std::uint64_t n, WallMicros at) {
+  return add(table, key_number(n), at);
+}
 
-// Same calls on the table and on the map; every answer must agree. The time also steps back, as it does
-// between shards and when a clock is set.
+// Same calls on the table and on a map; every answer must agree. The time also steps back, as it does between
+// shards and when a clock is set.
 class Model {
  public:
-  Model(std::uint64_t seed, std::int64_t window_hours, WallMicros start)
-      : random_(seed), window_hours_(window_hours), clock_(start) {}
+  Model(std::uint64_t seed, const DedupTable::Options& options)
+      : window_hours_(options.window_hours), table_(options), random_(seed) {}
 
-  void step(DedupTable& table) {
+  void step() {
     clock_ += static_cast<WallMicros>(random_.next() % (20 * 60 * kMicrosPerSecond));
     now_ = clock_ - static_cast<WallMicros>(random_.next() % (90 * 60 * kMicrosPerSecond));
     const std::uint64_t n = random_.next() % 400;
-    const auto claim = static_cast<std::uint32_t>(random_.next() % 5);
-    const DedupKey key = key_number(n);
+    const std::uint64_t holder = random_.next() % claims_.size();
+    DedupTable::Number& claim = claims_[holder];
+    if (claim == 0) {
+      look_at_clock();
+      claim = table_.begin(static_cast<std::uint32_t>(holder), now_);
+      hours_[holder] = latest_hour_;
+    }
     switch (random_.next() % 8) {
       case 0:
+        table_.end(claim);
+        for (auto& [key, seen] : keys_)
+          if (seen.holder == holder) seen.holder = kNobody;
+        claim = 0;
+        break;
       case 1:
-        table.remember(key, claim, now_);
-        if (holds(n, claim)) keys_[n] = {false, 0, now_};
-        break;
       case 2:
-      case 3:
-        table.release(key, claim);
-        if (holds(n, claim)) keys_.erase(n);
+        table_.release(key_number(n), claim);
+        if (holds(n, holder)) keys_.erase(n);
         break;
-      case 4:
-        restore(table, n);
+      case 3:
+        restore(n);
         break;
       default:
-        check_claim(table, n, claim);
+        check_claim(n, holder);
         break;
     }
-    if (random_.next() % 8 == 0) table.sweep(now_);
+    if (random_.next() % 8 == 0) {
+      look_at_clock();
+      table_.sweep(now_);
+    }
   }
 
  private:
-  void restore(DedupTable& table, std::uint64_t n) {
+  static constexpr std::uint64_t kNobody = 99;
+  struct Seen {
+    std::uint64_t holder;  // kNobody: remembered
+    std::int64_t hour;
+  };
+
+  void look_at_clock() {
+    latest_hour_ = std::max(latest_hour_, now_ / kMicrosPerHour);
+    told_hour_ = now_ / kMicrosPerHour;
+  }
+  bool holds(std::uint64_t n, std::uint64_t holder) const {
     const auto found = keys_.find(n);
-    if (found != keys_.end() && found->second.pending) return;  // no claims at start
+    return found != keys_.end() && found->second.holder == holder;
+  }
+
+  void restore(std::uint64_t n) {
+    const auto found = keys_.find(n);
+    if (found != keys_.end() && found->second.holder != kNobody) return;  // no claims at start
+    look_at_clock();
     const WallMicros seen =
         now_ - static_cast<WallMicros>(random_.next() % (30 * kMicrosPerHour)) + kMicrosPerHour;
-    table.restore(key_number(n), seen, now_);
-    if (seen < now_ - window_hours_ * kMicrosPerHour) return;
-    if (found == keys_.end() || found->second.seen < std::min(seen, now_))
-      keys_[n] = {false, 0, std::min(seen, now_)};
+    table_.restore(key_number(n), seen, now_);
+    const std::int64_t hour = std::min(seen, now_) / kMicrosPerHour;
+    if (told_hour_ - hour > window_hours_) return;
+    if (found == keys_.end() || found->second.hour < hour) keys_[n] = {kNobody, hour};
   }
 
-  bool holds(std::uint64_t n, std::uint32_t claim) const {
+  void check_claim(std::uint64_t n, std::uint64_t holder) {
     const auto found = keys_.find(n);
-    return found != keys_.end() && found->second.pending && found->second.claim == claim;
-  }
-
-  void check_claim(DedupTable& table, std::uint64_t n, std::uint32_t claim) {
-    const auto found = keys_.find(n);
-    const DedupTable::Answer answer = table.claim(key_number(n), claim, now_);
-    if (found != keys_.end() && found->second.pending) {
-      const bool own = found->second.claim == claim;
+    const DedupTable::Answer answer = table_.claim(key_number(n), claims_[holder]);
+    if (found != keys_.end() && found->second.holder != kNobody) {
+      const bool own = found->second.holder == holder;
       CHECK(answer.found == (own ? DedupTable::Found::kOwn : DedupTable::Found::kPending));
-      if (!own) CHECK(answer.holder == found->second.claim);
+      if (!own) CHECK(answer.holder == found->second.holder);
       return;
     }
     // Ages are whole hours, so the edge of the window is one hour wide.
-    const bool remembered =
-        found != keys_.end() && now_ / kMicrosPerHour - found->second.seen / kMicrosPerHour <= window_hours_;
+    const bool remembered = found != keys_.end() && told_hour_ - found->second.hour <= window_hours_;
     CHECK(answer.found == (remembered ? DedupTable::Found::kRemembered : DedupTable::Found::kClaimed));
-    if (!remembered) keys_[n] = {true, claim, now_};
+    if (!remembered) keys_[n] = {holder, hours_[holder]};
   }
 
-  Random random_;
   std::int64_t window_hours_;
-  WallMicros clock_;
+  DedupTable table_;
+  Random random_;
+  WallMicros clock_ = kStart;
   WallMicros now_ = 0;
-  std::map<std::uint64_t, Remembered> keys_;
+  std::int64_t latest_hour_ = 0;
+  std::int64_t told_hour_ = 0;  // to the table, the last time
+  std::array<DedupTable::Number, 5> claims_{};
+  std::array<std::int64_t, 5> hours_{};
+  std::map<std::uint64_t, Seen> keys_;
 };
 
-TEST_CASE("random histories agree with a map") {
+TEST_CASE("random histories agree with a map, also where the numbers of claims come round") {
   for (std::uint64_t seed = 1; seed <= 20; ++seed) {
     CAPTURE(seed);
-    DedupTable table({.window_hours = 24, .keys_max = 1'000'000});
-    Model model(seed, 24, seed % 2 == 0 ? kStart : kTurn - 300 * kMicrosPerHour);
-    for (int i = 0; i < 4'000; ++i) model.step(table);
+    Model model(seed, {.window_hours = 24,
+                       .keys_max = 1'000'000,
+                       .first_number = seed % 2 == 0 ? DedupTable::Number{1} : kLastNumbers});
+    for (int i = 0; i < 4'000; ++i) model.step();
   }
 }
 
 TEST_CASE("a key is a duplicate within its window and new behind it") {
   DedupTable table({.window_hours = 168, .keys_max = 1000});
-  const DedupKey key = key_number(1);
-  CHECK(table.claim(key, 0, kStart).found == DedupTable::Found::kClaimed);
-  table.remember(key, 0, kStart);
-  CHECK(table.claim(key, 1, kStart + 168 * kMicrosPerHour).found == DedupTable::Found::kRemembered);
-  CHECK(table.claim(key, 1, kStart + 170 * kMicrosPerHour).found == DedupTable::Found::kClaimed);
+  CHECK(add(table, 1, kStart) == DedupTable::Found::kClaimed);
+  CHECK(add(table, 1, kStart + 168 * kMicrosPerHour) == DedupTable::Found::kRemembered);
+  CHECK(add(table, 1, kStart + 170 * kMicrosPerHour) == DedupTable::Found::kClaimed);
 }
 
 TEST_CASE("a key is a duplicate also for a batch that came a moment before it was remembered") {
-  // Another shard's batch, on both sides of a full hour, and of the hour in which the stamps come round.
-  for (const WallMicros hour : {(kStart / kMicrosPerHour + 1) * kMicrosPerHour, kTurn}) {
-    DedupTable table({.window_hours = 168, .keys_max = 1000});
-    table.claim(key_number(1), 0, hour + 1);
-    table.remember(key_number(1), 0, hour + 1);
-    CHECK(table.claim(key_number(1), 1, hour - 1).found == DedupTable::Found::kRemembered);
-  }
+  // Another shard's batch, on both sides of a full hour.
+  const WallMicros hour = (kStart / kMicrosPerHour + 1) * kMicrosPerHour;
+  DedupTable table({.window_hours = 168, .keys_max = 1000});
+  add(table, 1, hour + 1);
+  CHECK(add(table, 1, hour - 1) == DedupTable::Found::kRemembered);
 }
 
 TEST_CASE("a clock that is set back by days forgets nothing") {
   DedupTable table({.window_hours = 168, .keys_max = 1000});
-  table.claim(key_number(1), 0, kStart);
-  table.remember(key_number(1), 0, kStart);
+  add(table, 1, kStart);
   const WallMicros set_back = kStart - 300 * kMicrosPerHour;
   for (int i = 0; i < 256; ++i) table.sweep(set_back);
-  CHECK(table.claim(key_number(1), 1, set_back).found == DedupTable::Found::kRemembered);
-  CHECK(table.claim(key_number(1), 1, kStart + 170 * kMicrosPerHour).found == DedupTable::Found::kClaimed);
+  CHECK(add(table, 1, set_back) == DedupTable::Found::kRemembered);
+  CHECK(add(table, 1, kStart + 170 * kMicrosPerHour) == DedupTable::Found::kClaimed);
+}
+
+TEST_CASE("a key that nobody sent for longer than the window is new, whatever the clock skipped") {
+  DedupTable table({.window_hours = 1, .keys_max = 1000});
+  add(table, 1, kStart);
+  CHECK(add(table, 1, kStart + 10'000 * kMicrosPerHour) == DedupTable::Found::kClaimed);
+  CHECK(add(table, 1, kStart + 10'001 * kMicrosPerHour) == DedupTable::Found::kRemembered);
 }
 
 TEST_CASE("a claim that failed leaves no trace") {
   DedupTable table({.window_hours = 168, .keys_max = 1000});
-  CHECK(table.claim(key_number(1), 3, kStart).found == DedupTable::Found::kClaimed);
-  table.release(key_number(1), 3);
+  const DedupTable::Number claim = table.begin(3, kStart);
+  CHECK(table.claim(key_number(1), claim).found == DedupTable::Found::kClaimed);
+  table.release(key_number(1), claim);
+  table.end(claim);
   CHECK(table.size() == 0);
-  CHECK(table.claim(key_number(1), 4, kStart).found == DedupTable::Found::kClaimed);
+  CHECK(add(table, 1, kStart) == DedupTable::Found::kClaimed);
+}
+
+TEST_CASE("a claim holds its keys beyond their window, and while all others come and go") {
+  DedupTable table({.window_hours = 1, .keys_max = 1000});
+  const DedupTable::Number claim = table.begin(7, kStart);
+  CHECK(table.claim(key_number(1), claim).found == DedupTable::Found::kClaimed);
+  for (std::uint64_t n = 2; n < 2 * DedupTable::kClaimsMax; ++n)
+    add(table, n % 500 + 2, kStart + 10 * kMicrosPerHour);
+  for (int i = 0; i < 256; ++i) table.sweep(kStart + 10 * kMicrosPerHour);
+  const DedupTable::Number other = table.begin(8, kStart + 10 * kMicrosPerHour);
+  const DedupTable::Answer answer = table.claim(key_number(1), other);
+  CHECK(answer.found == DedupTable::Found::kPending);
+  CHECK(answer.holder == 7);
+}
+
+TEST_CASE("as many claims as may be are under way at the same time") {
+  DedupTable table({.window_hours = 168, .keys_max = 1'000'000});
+  std::vector<DedupTable::Number> claims;
+  for (std::uint32_t n = 0; n < DedupTable::kClaimsMax; ++n) {
+    claims.push_back(table.begin(n, kStart));
+    REQUIRE(table.claim(key_number(n), claims.back()).found == DedupTable::Found::kClaimed);
+  }
+  table.end(claims[100]);
+  claims[100] = table.begin(99'999, kStart);
+  for (std::uint32_t n = 0; n < DedupTable::kClaimsMax; ++n) {
+    if (n == 100) continue;
+    const DedupTable::Answer answer = table.claim(key_number(n), claims[100]);
+    REQUIRE(answer.found == DedupTable::Found::kPending);
+    REQUIRE(answer.holder == n);
+  }
 }
 
 TEST_CASE("the same key of two projects is two keys, and an empty key is none") {
@@ -162,8 +226,7 @@ TEST_CASE("the same key of two projects is two keys, and an empty key is none") 
 TEST_CASE("a million remembered keys take at most 40 MiB, whatever the number on the way") {
   DedupTable table({.window_hours = 168, .keys_max = 10'000'000});
   for (std::uint64_t n = 0; n < 1'000'000; ++n) {
-    table.claim(key_number(n), 0, kStart);
-    table.remember(key_number(n), 0, kStart);
+    add(table, n, kStart);
     if (n > 100'000 && n % 10'000 == 0) REQUIRE(table.bytes() <= n * 40);
   }
   CHECK(table.size() == 1'000'000);
@@ -181,27 +244,19 @@ TEST_CASE("also the heap holds at most 40 MiB for a million keys, and no more wh
   std::uint64_t most = before;
   DedupTable table({.window_hours = 168, .keys_max = 10'000'000});
   for (std::uint64_t n = 0; n < 1'000'000; ++n) {
-    table.claim(key_number(n), 0, kStart);
-    table.remember(key_number(n), 0, kStart);
+    add(table, n, kStart);
     if (n % 100 == 0) most = std::max(most, heap_bytes());
   }
   CHECK(most - before <= std::uint64_t{40} << 20);
 }
 
-// Remembers the key; what the table said to it.
-DedupTable::Found add(DedupTable& table, std::uint64_t n, WallMicros at) {
-  const DedupTable::Found found = table.claim(key_number(n), 0, at).found;
-  table.remember(key_number(n), 0, at);
-  return found;
-}
-
 TEST_CASE("at its bound the table forgets the oldest keys and stays as large as it is") {
-  // Also where the stamps come round, and the youngest key has the smallest one.
-  for (const WallMicros start : {kStart, kTurn - kMicrosPerHour}) {
-    CAPTURE(start);
-    const WallMicros later = start + 2 * kMicrosPerHour;
-    DedupTable table({.window_hours = 168, .keys_max = 20'000});
-    for (std::uint64_t n = 0; n < 20'000; ++n) add(table, n, start);
+  // Also where the numbers come round, and the youngest key has the smallest one.
+  for (const DedupTable::Number first : {DedupTable::Number{1}, kLastNumbers}) {
+    CAPTURE(first);
+    const WallMicros later = kStart + 2 * kMicrosPerHour;
+    DedupTable table({.window_hours = 168, .keys_max = 20'000, .first_number = first});
+    for (std::uint64_t n = 0; n < 20'000; ++n) add(table, n, kStart);
     const std::uint64_t bytes = table.bytes();
     for (std::uint64_t n = 20'000; n < 30'000; ++n) add(table, n, later);
     CHECK(table.bytes() <= bytes + bytes / 4);
@@ -234,25 +289,21 @@ TEST_CASE("a key that makes room after its window counts as expired, not as forg
 
 TEST_CASE("claims beyond the bound are all held, since forgetting one would admit a duplicate") {
   DedupTable table({.window_hours = 168, .keys_max = 1});
-  for (std::uint64_t n = 0; n < 50'000; ++n) {
-    REQUIRE(table.claim(key_number(n), static_cast<std::uint32_t>(n % 7), kStart).found ==
-            DedupTable::Found::kClaimed);
-  }
-  for (std::uint64_t n = 0; n < 50'000; ++n) {
-    REQUIRE(table.claim(key_number(n), static_cast<std::uint32_t>(n % 7), kStart).found ==
-            DedupTable::Found::kOwn);
+  std::array<DedupTable::Number, 7> claims{};
+  for (DedupTable::Number& claim : claims) claim = table.begin(0, kStart);
+  for (const DedupTable::Found expected : {DedupTable::Found::kClaimed, DedupTable::Found::kOwn}) {
+    for (std::uint64_t n = 0; n < 50'000; ++n)
+      REQUIRE(table.claim(key_number(n), claims[n % claims.size()]).found == expected);
   }
 }
 
 TEST_CASE("expired keys give their memory back") {
   DedupTable table({.window_hours = 1, .keys_max = 1'000'000});
-  for (std::uint64_t n = 0; n < 100'000; ++n) {
-    table.claim(key_number(n), 0, kStart);
-    table.remember(key_number(n), 0, kStart);
-  }
+  const std::uint64_t empty = table.bytes();
+  for (std::uint64_t n = 0; n < 100'000; ++n) add(table, n, kStart);
   for (int i = 0; i < 256; ++i) table.sweep(kStart + 5 * kMicrosPerHour);
   CHECK(table.size() == 0);
-  CHECK(table.bytes() < 200'000);
+  CHECK(table.bytes() <= empty);
 }
 
 TEST_CASE("a restored key keeps its age, and one from the future is as old as now") {
@@ -260,11 +311,11 @@ TEST_CASE("a restored key keeps its age, and one from the future is as old as no
   table.restore(key_number(1), kStart - 100 * kMicrosPerHour, kStart);
   table.restore(key_number(2), kStart - 200 * kMicrosPerHour, kStart);
   table.restore(key_number(3), kStart + 1000 * kMicrosPerHour, kStart);
-  CHECK(table.claim(key_number(1), 0, kStart).found == DedupTable::Found::kRemembered);
-  CHECK(table.claim(key_number(2), 0, kStart).found == DedupTable::Found::kClaimed);
-  CHECK(table.claim(key_number(3), 0, kStart).found == DedupTable::Found::kRemembered);
-  CHECK(table.claim(key_number(1), 0, kStart + 100 * kMicrosPerHour).found == DedupTable::Found::kClaimed);
-  CHECK(table.claim(key_number(3), 0, kStart + 200 * kMicrosPerHour).found == DedupTable::Found::kClaimed);
+  CHECK(add(table, 1, kStart) == DedupTable::Found::kRemembered);
+  CHECK(add(table, 2, kStart) == DedupTable::Found::kClaimed);
+  CHECK(add(table, 3, kStart) == DedupTable::Found::kRemembered);
+  CHECK(add(table, 1, kStart + 100 * kMicrosPerHour) == DedupTable::Found::kClaimed);
+  CHECK(add(table, 3, kStart + 200 * kMicrosPerHour) == DedupTable::Found::kClaimed);
 }
 
 }  // namespace

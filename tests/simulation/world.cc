@@ -23,7 +23,7 @@ constexpr std::int64_t kCalm = 15 * kSecond;     // by then what the trouble lef
 constexpr std::size_t kRecentMax = 16;
 
 DedupKey key_of(std::uint64_t event) {
-  return {event * 0x9e3779b97f4a7c15ULL, event << 16};
+  return {event * 0x9e3779b97f4a7c15ULL, event << 40};
 }
 
 }  // namespace

@@ -79,6 +79,7 @@ void Admission::decide(AdmissionRequest& request) {
   OrgLedger& org = ledger_.org(request.org);
   org.prefetch();
   request.refusal.clear();  // of an earlier use of the request
+  tally_ = {};
   const std::uint32_t claim = take_claim();
   if (claim == kNoClaim) {
     metrics_.busy_batches.add();
@@ -93,11 +94,8 @@ void Admission::decide(AdmissionRequest& request) {
   }
   claims_[claim].number = dedup_.begin(claim, request.now.wall);
   if (!claim_keys(request, claim)) return;  // it waits, and will be decided anew
-  const auto countable = std::count(request.admitted.begin(), request.admitted.end(), kAdmitted);
-  const auto rejected = std::count(request.admitted.begin(), request.admitted.end(), kRejected);
-  const bool only_duplicates =
-      countable == 0 && rejected < static_cast<std::ptrdiff_t>(request.admitted.size());
-  if (only_duplicates) {
+  const auto countable = static_cast<std::int64_t>(request.admitted.size() - tally_.sum());
+  if (countable == 0 && tally_.duplicates > 0) {
     // Stored already: a repetition is never refused.
     release(claim);
     request.verdict = Verdict::kNothingToWrite;
@@ -172,8 +170,9 @@ Fleet::Answer Admission::judge_agents(OrgLedger& org, AdmissionRequest& request)
   }
   if (all) return Fleet::Answer::kDone;
   for (std::size_t i = 0; i < request.admitted.size(); ++i) {
-    if (request.agent_answers[agent_index(request, i)] != AgentAnswer::kAdmitted)
-      request.admitted[i] = kRejected;
+    if (request.agent_answers[agent_index(request, i)] == AgentAnswer::kAdmitted) continue;
+    request.admitted[i] = kRejected;
+    ++tally_.of_agents;
   }
   return Fleet::Answer::kDone;
 }
@@ -183,30 +182,31 @@ Fleet::Answer Admission::judge_agents(OrgLedger& org, AdmissionRequest& request)
 bool Admission::claim_keys(AdmissionRequest& request, std::uint32_t claim) {
   const std::size_t events = request.keys.size();
   const DedupTable::Number number = claims_[claim].number;
-  std::vector<DedupKey>& held = claims_[claim].keys;
-  held.reserve(events);
   for (std::size_t i = 0; i < events; ++i) {
     if (i + kPrefetchAhead < events) dedup_.prefetch(request.keys[i + kPrefetchAhead]);
-    if (request.keys[i].is_none() || request.admitted[i] == kRejected) continue;
+    if (request.keys[i].is_none() || request.admitted[i] != kAdmitted) continue;
     const DedupTable::Answer answer = dedup_.claim(request.keys[i], number);
-    switch (answer.found) {
-      case DedupTable::Found::kClaimed:
-        held.push_back(request.keys[i]);
-        break;
-      case DedupTable::Found::kOwn:
-        request.admitted[i] = kTwin;
-        break;
-      case DedupTable::Found::kRemembered:
-        request.admitted[i] = kDuplicate;
-        break;
-      case DedupTable::Found::kPending:
-        release(claim);
-        metrics_.waited_batches.add();
-        append(claims_[answer.holder].waiting, request);
-        return false;
+    if (answer.found == DedupTable::Found::kClaimed) continue;
+    if (answer.found == DedupTable::Found::kPending) {
+      hold_keys(claims_[claim], request, i);
+      release(claim);
+      metrics_.waited_batches.add();
+      append(claims_[answer.holder].waiting, request);
+      return false;
     }
+    request.admitted[i] = answer.found == DedupTable::Found::kOwn ? kTwin : kDuplicate;
+    ++tally_.duplicates;
   }
+  hold_keys(claims_[claim], request, events);
   return true;
+}
+
+// Notes which keys of the first `events` events the claim holds.
+void Admission::hold_keys(Claim& claim, const AdmissionRequest& request, std::size_t events) {
+  claim.keys.reserve(request.keys.size());
+  for (std::size_t i = 0; i < events; ++i) {
+    if (request.admitted[i] == kAdmitted && !request.keys[i].is_none()) claim.keys.push_back(request.keys[i]);
+  }
 }
 
 // Only the first `fits` events are admitted. The others are rejected, and so are the twins of rejected ones.
@@ -224,15 +224,17 @@ void Admission::cut(AdmissionRequest& request, std::uint32_t claim, std::int64_t
       }
       if (has_key) dedup_.release(request.keys[i], number);
       request.admitted[i] = kCut;
-      metrics_.quota_rejected_events.add();
+      ++tally_.cut;
     } else if (request.admitted[i] == kTwin) {
       // Still held when the first of them is admitted.
       if (dedup_.claim(request.keys[i], number).found == DedupTable::Found::kOwn) continue;
       dedup_.release(request.keys[i], number);
       request.admitted[i] = kCut;
-      metrics_.quota_rejected_events.add();
+      --tally_.duplicates;
+      ++tally_.cut;
     }
   }
+  metrics_.quota_rejected_events.add(tally_.cut);
   held.resize(kept);  // claimed in the order of the events
 }
 
@@ -241,10 +243,11 @@ void Admission::admit(OrgLedger& org, AdmissionRequest& request, std::uint32_t c
   made.org = &org;
   made.take = take;
   Usage& usage = made.take.usage;
-  agent_used_.assign(request.agents.size(), 0);
+  const bool one_agent = request.agent_of.empty();
+  agent_used_.assign(request.agents.size(), one_agent ? 1 : 0);
   for (std::size_t i = 0; i < request.admitted.size(); ++i) {
     if (request.admitted[i] != kAdmitted) continue;
-    agent_used_[agent_index(request, i)] = 1;
+    if (!one_agent) agent_used_[request.agent_of[i]] = 1;
     usage += usage_of(request.events[i]);
   }
   for (std::size_t i = 0; i < request.agents.size(); ++i) {
@@ -279,23 +282,18 @@ void Admission::refuse(const OrgLedger& org, AdmissionRequest& request, Reason r
 
 void Admission::finish(const OrgLedger& org, AdmissionRequest& request) {
   request.tries = 0;
-  request.rate = ledger_.rate_state(org, request.now);
-  request.admitted_events = request.rejected_events = 0;
-  std::uint64_t duplicates = 0;
-  std::uint64_t of_agents = 0;
-  for (std::uint8_t& one : request.admitted) {
-    request.admitted_events += one == kAdmitted ? 1 : 0;
-    request.rejected_events += one == kRejected || one == kCut ? 1 : 0;
-    of_agents += one == kRejected ? 1 : 0;
-    duplicates += one == kDuplicate || one == kTwin ? 1 : 0;
-    one = one == kAdmitted ? 1 : 0;
+  if (request.wants_rate) request.rate = ledger_.rate_state(org, request.now);
+  request.rejected_events = tally_.of_agents + tally_.cut;
+  request.admitted_events = static_cast<std::uint32_t>(request.admitted.size()) - tally_.sum();
+  if (tally_.sum() > 0) {
+    for (std::uint8_t& one : request.admitted) one = one == kAdmitted ? 1 : 0;
   }
   if (request.verdict != Verdict::kRefused) {
     metrics_.admitted_events.add(request.admitted_events);
-    metrics_.duplicate_events.add(duplicates);
+    metrics_.duplicate_events.add(tally_.duplicates);
   }
   if (request.verdict != Verdict::kRefused || request.refusal.reason == Reason::kAgentLimit)
-    metrics_.agent_rejected_events.add(of_agents);
+    metrics_.agent_rejected_events.add(tally_.of_agents);
   request.decided(request);
 }
 

@@ -45,6 +45,7 @@ struct AdmissionRequest {
   std::vector<DedupKey> keys;         // one per event; is_none() where it has none
   std::vector<std::uint64_t> agents;  // fingerprints of the batch's agents, each once
   std::vector<std::uint16_t> agent_of;  // of each event, an index into `agents`; empty when there is but one
+  bool wants_rate = false;              // whether `rate` is asked for
   void (*decided)(AdmissionRequest& request) noexcept = nullptr;  // called on the home shard, once
 
   // From the verdict.
@@ -56,7 +57,7 @@ struct AdmissionRequest {
   std::vector<AgentAnswer> agent_answers;  // by `agents`
   std::uint32_t claim = 0;                 // for settle()
   WallMicros accepted_at = 0;              // when the admitted events count as received
-  RateState rate;                          // after the verdict
+  RateState rate;                          // after the verdict, when it is wanted
 
   // The admission's own, between two tries.
   std::uint32_t tries = 0;
@@ -94,10 +95,18 @@ class Admission {
     OrgLedger* org = nullptr;
     Take take;
     DedupTable::Number number = 0;
-    std::vector<DedupKey> keys;  // that it holds
+    std::vector<DedupKey> keys;         // that it holds
     std::vector<std::uint64_t> agents;  // whose places it takes
     WaitingBatches waiting;
     std::uint32_t next_free = kNoClaim;
+  };
+  // How many events of the batch that is being decided are not admitted.
+  struct Tally {
+    std::uint32_t of_agents = 0;   // rejected for their agent
+    std::uint32_t duplicates = 0;  // of durable ones or within the batch
+    std::uint32_t cut = 0;         // beyond the day's quota
+
+    std::uint32_t sum() const noexcept { return of_agents + duplicates + cut; }
   };
   static constexpr std::uint32_t kNoClaim = DedupTable::kClaimsMax;
 
@@ -107,6 +116,7 @@ class Admission {
   Fleet::Answer judge_agents(OrgLedger& org, AdmissionRequest& request);
   void wait_for_fleet(OrgLedger& org, AdmissionRequest& request);
   bool claim_keys(AdmissionRequest& request, std::uint32_t claim);
+  static void hold_keys(Claim& claim, const AdmissionRequest& request, std::size_t events);
   void cut(AdmissionRequest& request, std::uint32_t claim, std::int64_t fits);
   void admit(OrgLedger& org, AdmissionRequest& request, std::uint32_t claim, const Take& take);
   void release_keys(Claim& claim) noexcept;
@@ -119,6 +129,7 @@ class Admission {
   Ledger& ledger_;
   std::deque<Claim> claims_;  // a deque: a Claim's vectors stay where they are while others are added
   std::uint32_t free_claim_ = kNoClaim;  // the first of a list: the one that was used last is warm
+  Tally tally_;
   // Kept for their memory.
   std::vector<std::uint8_t> agent_used_;
   std::vector<std::uint64_t> new_agents_;

@@ -14,16 +14,18 @@ namespace {
 constexpr std::uint64_t kNumberMask = ~DedupKey::kLowMask;
 
 constexpr std::size_t kFirstSlots = 16;
-// Grown to 1.9x of what lives, refilled to 4/5: 16 bytes a key become 20 to 30.
+// Grown to 2.5x of what lives, refilled to 4/5: 16 bytes a key become 20 to 40, and each key is moved once on
+// average.
 constexpr std::size_t kFullNumerator = 4;
 constexpr std::size_t kFullDenominator = 5;
+constexpr std::size_t kGrowPercent = 250;
 // Keys spread evenly, so all parts would be full at the same time, and requests of that moment would wait for
 // 256 of them to be moved, again with every doubling. On its way past this size each part grows by another
-// factor, and from then on they take turns. The factors span one step of growth (1.9 * 4/5), and the smallest
+// factor, and from then on they take turns. The factors span one step of growth (2.5 * 4/5), and the smallest
 // still leaves room for a tenth: at 1.25 a part would be full again at once, and be moved with every key.
 constexpr std::size_t kStaggerSlots = 1024;
 constexpr std::size_t kStaggerPercentMin = 140;
-constexpr std::size_t kStaggerPercentMax = 213;
+constexpr std::size_t kStaggerPercentMax = 280;
 // Slots that are looked at for the oldest key when the table is at its bound.
 constexpr std::size_t kEvictionReach = 32;
 
@@ -31,14 +33,10 @@ std::uint64_t number_of(std::uint64_t low) {
   return low & kNumberMask;
 }
 
-// The nearer way around the circle: after half of it, a shard that takes 100,000 batches a second is on its way
-// for two months, and keys are swept out long before.
+// The nearer way around the circle: after half of it, a shard that takes 100,000 batches a second is on its
+// way for two months, and keys are swept out long before.
 bool precedes(std::uint64_t a, std::uint64_t b) {
   return ((a - b) & kNumberMask) > kNumberMask / 2;
-}
-
-bool is_full(std::size_t used, std::size_t slots) {
-  return (used + 1) * kFullDenominator > slots * kFullNumerator;
 }
 
 }  // namespace
@@ -59,7 +57,7 @@ DedupTable::DedupTable(const Options& options)
       first_of_hour_(static_cast<std::size_t>(options.window_hours) + 2) {
   const std::uint64_t part_slots = options.keys_max / kParts * kFullDenominator / kFullNumerator + 1;
   part_slots_max_ = std::max<std::uint64_t>(kFirstSlots, part_slots / kLineSlots * kLineSlots);
-  for (Part& part : parts_) part.slots.resize(kFirstSlots);
+  for (Part& part : parts_) resize(part, kFirstSlots);
 }
 
 DedupTable::Number DedupTable::take_number() noexcept {
@@ -73,8 +71,8 @@ DedupTable::Number& DedupTable::first_of_hour(std::int64_t hour) noexcept {
   return first_of_hour_[static_cast<std::size_t>(hour) % first_of_hour_.size()];
 }
 
-// Shards look at the clock at different moments, and a clock may be set back: then what comes counts as of the
-// latest hour that there was, and is remembered a little longer.
+// Shards look at the clock at different moments, and a clock may be set back: then what comes counts as of
+// the latest hour that there was, and is remembered a little longer.
 void DedupTable::set_time(WallMicros now) {
   const std::int64_t hour = now / kMicrosPerHour;
   const std::int64_t kept = options_.window_hours + 1;
@@ -119,43 +117,42 @@ void DedupTable::prefetch(const DedupKey& key) const noexcept {
   __builtin_prefetch(&part.slots[home(key.high, part.slots.size())]);
 }
 
-// What is under way holds its keys however long it takes.
-bool DedupTable::expired(Number number) const noexcept {
-  return precedes(number, horizon_) && !is_under_way(number);
+// What is under way holds its keys however long it takes. False for an empty slot, without a branch that
+// would have to guess which those are.
+bool DedupTable::expired(const Slot& slot) const noexcept {
+  const Number number = number_of(slot.low);
+  return (static_cast<unsigned>(number != 0) & static_cast<unsigned>(precedes(number, horizon_))) != 0 &&
+         !is_under_way(number);
 }
 
 // The empty slots of a line are behind the others: see erase(). Counted without a branch, since nobody could
-// guess its way.
-unsigned DedupTable::filled(const Slot* line) noexcept {
+// guess its way. REQUIRES: the last one is empty.
+inline DedupTable::Slot* DedupTable::first_empty(Slot* line) noexcept {
   const auto one = [&](unsigned k) { return static_cast<unsigned>(line[k].low != 0); };
   static_assert(kLineSlots == 4, "written out");
-  return one(0) + one(1) + one(2) + one(3);
+  return line + (one(0) + one(1) + one(2));
 }
 
-// All slots of a line are compared at once: where in its line a key is cannot be guessed, and a wrong guess
-// costs more than the comparison.
-DedupTable::Place DedupTable::look(Part& part, const DedupKey& key) noexcept {
+// Most keys are new, so that none of the comparisons holds.
+inline DedupTable::Place DedupTable::look(Part& part, const DedupKey& key) noexcept {
   const std::size_t slots = part.slots.size();
   for (std::size_t i = home(key.high, slots);; i = i + kLineSlots == slots ? 0 : i + kLineSlots) {
     Slot* const line = &part.slots[i];
-    const auto bit = [&](unsigned k) { return static_cast<unsigned>(line[k].high == key.high) << k; };
-    static_assert(kLineSlots == 4,
-                  "written out: in a loop the comparison takes half as many instructions again");
-    unsigned same = bit(0) | bit(1) | bit(2) | bit(3);
-    for (; same != 0; same &= same - 1) {
-      Slot* const slot = line + std::countr_zero(same);
-      if ((slot->low & DedupKey::kLowMask) == key.low) return {slot, true};
+#pragma GCC unroll 4
+    for (std::size_t k = 0; k < kLineSlots; ++k) {
+      if (line[k].high == key.high && (line[k].low & DedupKey::kLowMask) == key.low && line[k].low != 0)
+        return {line + k, true};
     }
-    if (line[kLineSlots - 1].low == 0) return {line + filled(line), false};
+    if (line[kLineSlots - 1].low == 0) return {first_empty(line), false};
   }
 }
 
 // The end of a key's chain, where the key is known to be absent.
-DedupTable::Slot* DedupTable::free_slot(Part& part, std::uint64_t high) noexcept {
+inline DedupTable::Slot* DedupTable::free_slot(Part& part, std::uint64_t high) noexcept {
   const std::size_t slots = part.slots.size();
   for (std::size_t i = home(high, slots);; i = i + kLineSlots == slots ? 0 : i + kLineSlots) {
     Slot* const line = &part.slots[i];
-    if (line[kLineSlots - 1].low == 0) return line + filled(line);
+    if (line[kLineSlots - 1].low == 0) return first_empty(line);
   }
 }
 
@@ -170,7 +167,9 @@ DedupTable::Answer DedupTable::claim(const DedupKey& key, Number claim) {
     if (other.number == number) return {Found::kPending, other.holder};
     if (!precedes(number, horizon_)) return {Found::kRemembered};
   } else {
-    slot = &insert(part, key, slot);
+    if (part.used >= part.used_max) slot = make_room(part, key);
+    ++part.used;
+    slot->high = key.high;
   }
   slot->low = key.low | claim;
   return {Found::kClaimed};
@@ -192,25 +191,30 @@ void DedupTable::restore(const DedupKey& key, WallMicros seen, WallMicros now) {
   Part& part = part_of(key);
   auto [slot, found] = look(part, key);
   if (!found) {
-    slot = &insert(part, key, slot);
+    if (part.used >= part.used_max) slot = make_room(part, key);
+    ++part.used;
+    slot->high = key.high;
   } else if (!precedes(number_of(slot->low), number)) {
     return;  // known, and seen later
   }
   slot->low = key.low | number;
 }
 
-// Puts the key into `empty`, its place; makes room first when the part is full, and then looks for its place
-// again. The number is the caller's. REQUIRES: the key is not in the table.
-DedupTable::Slot& DedupTable::insert(Part& part, const DedupKey& key, Slot* empty) {
-  if (is_full(part.used, part.slots.size())) {
-    // At the bound a rebuild of every insert would be quadratic: forget first.
-    if (part.slots.size() < part_slots_max_ || !forget_oldest_near(part, key)) rebuild(part);
-    empty = free_slot(part, key.high);
-  }
-  ++part.used;
-  ++size_;
-  empty->high = key.high;
-  return *empty;
+// In a part that is full; the place of the key, which is not in the table.
+DedupTable::Slot* DedupTable::make_room(Part& part, const DedupKey& key) {
+  // At the bound a rebuild of every insert would be quadratic: forget first.
+  if (part.slots.size() < part_slots_max_ || !forget_oldest_near(part, key)) rebuild(part);
+  return free_slot(part, key.high);
+}
+
+void DedupTable::resize(Part& part, std::size_t slots) {
+  part.slots.resize(slots);
+  part.used_max = static_cast<std::uint32_t>(slots * kFullNumerator / kFullDenominator - 1);
+}
+
+std::size_t DedupTable::expired_count(const Slots& slots) const noexcept {
+  return static_cast<std::size_t>(
+      std::count_if(slots.begin(), slots.end(), [this](const Slot& slot) { return expired(slot); }));
 }
 
 // Drops what is expired and gives what lives room to grow: up to the bound, and beyond it only when nothing
@@ -218,9 +222,8 @@ DedupTable::Slot& DedupTable::insert(Part& part, const DedupKey& key, Slot* empt
 void DedupTable::rebuild(Part& part) {
   Slots old;
   old.swap(part.slots);
-  const auto lives = [&](const Slot& slot) { return slot.low != 0 && !expired(number_of(slot.low)); };
-  const auto living = static_cast<std::size_t>(std::count_if(old.begin(), old.end(), lives));
-  std::size_t wanted = std::max(kFirstSlots, living * 19 / 10);
+  const std::size_t living = part.used - expired_count(old);
+  std::size_t wanted = std::max(kFirstSlots, living * kGrowPercent / 100);
   if (old.size() < kStaggerSlots && wanted >= kStaggerSlots) {
     const auto index = static_cast<std::size_t>(&part - parts_.data());
     const std::size_t percent =
@@ -228,13 +231,12 @@ void DedupTable::rebuild(Part& part) {
     wanted = living * percent / 100;
   }
   // Room for one more at least.
-  const std::size_t least = (living + 1) * kFullDenominator / kFullNumerator + 1;
-  part.slots.resize(whole_lines(std::max(least, std::min<std::size_t>(wanted, part_slots_max_))));
-  // Both tables are in the order of the fingerprints, but for a line or two.
+  const std::size_t least = (living + 2) * kFullDenominator / kFullNumerator + 1;
+  resize(part, whole_lines(std::max(least, std::min<std::size_t>(wanted, part_slots_max_))));
+  // Both are in the order of the fingerprints, but for a line or two.
   for (const Slot& slot : old) {
-    if (lives(slot)) *free_slot(part, slot.high) = slot;
+    if (slot.low != 0 && !expired(slot)) *free_slot(part, slot.high) = slot;
   }
-  size_ -= part.used - living;
   part.used = static_cast<std::uint32_t>(living);
 }
 
@@ -253,7 +255,7 @@ bool DedupTable::forget_oldest_near(Part& part, const DedupKey& key) noexcept {
     i = i + 1 == slots ? 0 : i + 1;
   }
   if (oldest == slots) return false;
-  if (!expired(number_of(part.slots[oldest].low))) ++evicted_;
+  if (!expired(part.slots[oldest])) ++evicted_;
   erase(part, oldest);
   return true;
 }
@@ -274,17 +276,19 @@ void DedupTable::erase(Part& part, std::size_t index) noexcept {
   }
   part.slots[hole] = Slot{};
   --part.used;
-  --size_;
 }
 
 void DedupTable::sweep(WallMicros now) {
   set_time(now);
   Part& part = parts_[next_sweep_];
   next_sweep_ = (next_sweep_ + 1) % kParts;
-  const auto expired_count = std::count_if(part.slots.begin(), part.slots.end(), [&](const Slot& slot) {
-    return slot.low != 0 && expired(number_of(slot.low));
-  });
-  if (static_cast<std::size_t>(expired_count) * 4 > part.used) rebuild(part);
+  if (expired_count(part.slots) * 4 > part.used) rebuild(part);
+}
+
+std::uint64_t DedupTable::size() const noexcept {
+  std::uint64_t used = 0;
+  for (const Part& part : parts_) used += part.used;
+  return used;
 }
 
 std::uint64_t DedupTable::bytes() const noexcept {

@@ -70,8 +70,8 @@ class DedupTable {
 
   explicit DedupTable(const Options& options);
 
-  // A claim for the keys of a batch. `holder` is what others are told who find one of them pending. It is under
-  // way until end(). REQUIRES: fewer than kClaimsMax claims are under way.
+  // A claim for the keys of a batch. `holder` is what others are told who find one of them pending. It is
+  // under way until end(). REQUIRES: fewer than kClaimsMax claims are under way.
   Number begin(std::uint32_t holder, WallMicros now);
   // REQUIRES: !key.is_none(), `claim` is under way.
   Answer claim(const DedupKey& key, Number claim);
@@ -88,7 +88,7 @@ class DedupTable {
   // Forgets expired keys in one part of the table; call now and then, all parts come round.
   void sweep(WallMicros now);
 
-  std::uint64_t size() const noexcept { return size_; }  // remembered and pending, expired ones until swept
+  std::uint64_t size() const noexcept;  // remembered and pending, expired ones until swept
   std::uint64_t bytes() const noexcept;
   // Keys that were forgotten before their window ended.
   std::uint64_t evicted() const noexcept { return evicted_; }
@@ -105,6 +105,7 @@ class DedupTable {
   struct Part {
     Slots slots;  // as many as fill whole lines
     std::uint32_t used = 0;
+    std::uint32_t used_max = 0;  // it is full
   };
   // Where a key is, or, when it is not in the table, the empty slot at the end of its chain.
   struct Place {
@@ -120,10 +121,11 @@ class DedupTable {
   Part& part_of(const DedupKey& key) noexcept { return parts_[key.high >> 56]; }
   static std::size_t whole_lines(std::size_t slots) noexcept;  // rounded up
   static std::size_t home(std::uint64_t high, std::size_t slots) noexcept;
-  static unsigned filled(const Slot* line) noexcept;
+  static Slot* first_empty(Slot* line) noexcept;
   static Place look(Part& part, const DedupKey& key) noexcept;
   static Slot* free_slot(Part& part, std::uint64_t high) noexcept;
-  Slot& insert(Part& part, const DedupKey& key, Slot* empty);
+  Slot* make_room(Part& part, const DedupKey& key);
+  static void resize(Part& part, std::size_t slots);
   void rebuild(Part& part);
   void erase(Part& part, std::size_t index) noexcept;
   bool forget_oldest_near(Part& part, const DedupKey& key) noexcept;
@@ -132,19 +134,19 @@ class DedupTable {
   Number& first_of_hour(std::int64_t hour) noexcept;
   void set_time(WallMicros now);
   bool is_under_way(Number number) const noexcept;
-  bool expired(Number number) const noexcept;
+  bool expired(const Slot& slot) const noexcept;
+  std::size_t expired_count(const Slots& slots) const noexcept;
 
   Options options_;
   std::uint64_t part_slots_max_;
   std::array<Part, kParts> parts_;
   std::size_t next_sweep_ = 0;
-  std::uint64_t size_ = 0;
   std::uint64_t evicted_ = 0;
 
   Number next_number_;
   std::vector<UnderWay> under_way_;  // by the last bits of their numbers
-  // The first number of each hour from the one before the window to the latest, which is never the number of a
-  // claim, by the hour modulo their count.
+  // The first number of each hour from the one before the window to the latest, which is never the number of
+  // a claim, by the hour modulo their count.
   std::vector<Number> first_of_hour_;
   std::int64_t latest_hour_ = 0;  // 0: no time has been told yet
   Number horizon_ = 0;            // what came before it is expired

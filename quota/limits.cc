@@ -25,23 +25,6 @@ std::optional<Enum> value_of(const std::array<std::string_view, kCount>& names,
 
 }  // namespace
 
-Usage& Usage::operator+=(const Usage& other) noexcept {
-  events = saturating_add(events, other.events);
-  cost = saturating_add(cost, other.cost);
-  input_tokens = saturating_add(input_tokens, other.input_tokens);
-  output_tokens = saturating_add(output_tokens, other.output_tokens);
-  duration_ms = saturating_add(duration_ms, other.duration_ms);
-  return *this;
-}
-
-Usage usage_of(const Event& event) noexcept {
-  return {.events = 1,
-          .cost = event.cost,
-          .input_tokens = event.input_tokens,
-          .output_tokens = event.output_tokens,
-          .duration_ms = event.duration_ms};
-}
-
 std::int64_t amount_of(BudgetType type, const Usage& usage) noexcept {
   switch (type) {
     case BudgetType::kCost:

@@ -17,6 +17,7 @@
 #include "engine/clock.h"
 #include "engine/event.h"
 #include "engine/ids.h"
+#include "engine/money.h"
 
 namespace kavach::quota {
 
@@ -31,11 +32,25 @@ struct Usage {
   std::int64_t output_tokens = 0;
   std::int64_t duration_ms = 0;
 
-  Usage& operator+=(const Usage& other) noexcept;
+  // Here, since it is done for every event.
+  Usage& operator+=(const Usage& other) noexcept {
+    events = saturating_add(events, other.events);
+    cost = saturating_add(cost, other.cost);
+    input_tokens = saturating_add(input_tokens, other.input_tokens);
+    output_tokens = saturating_add(output_tokens, other.output_tokens);
+    duration_ms = saturating_add(duration_ms, other.duration_ms);
+    return *this;
+  }
   friend bool operator==(const Usage&, const Usage&) = default;
 };
 
-Usage usage_of(const Event& event) noexcept;
+inline Usage usage_of(const Event& event) noexcept {
+  return {.events = 1,
+          .cost = event.cost,
+          .input_tokens = event.input_tokens,
+          .output_tokens = event.output_tokens,
+          .duration_ms = event.duration_ms};
+}
 
 enum class BudgetType : std::uint8_t { kCost, kTokensTotal, kTokensInput, kTokensOutput, kCalls, kDuration };
 // All periods are UTC.

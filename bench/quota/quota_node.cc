@@ -8,7 +8,7 @@ namespace {
 constexpr WallMicros kStart = 1'780'000'000 * kMicrosPerSecond;
 constexpr std::int64_t kStepMicros = 50;
 constexpr std::int64_t kPlenty = 1'000'000'000'000;
-constexpr std::uint64_t kKeysMax = 20'000'000;  // nothing is forgotten
+constexpr std::uint64_t kKeysMax = 40'000'000;  // nothing is forgotten
 
 quota::DedupKey random_key(Random& random) {
   return {random.next(), random.next() & quota::DedupKey::kLowMask};

@@ -215,6 +215,7 @@ void IngestHandler::handle(Exchange& exchange) {
     request.keys.push_back(hasher_(batch.project_id, event.idempotency_key));
   request.events = batch.events;
   agent_index_.list(batch, request.agents, request.agent_events, request.agent_of);
+  request.wants_rate = options_.rate_limit_headers;
   request.scratch = std::move(scratch);
   submit(request);
 }
@@ -362,7 +363,7 @@ void IngestHandler::answer_accepted(IngestRequest& request) {
   render_accepted(accepted, request.rejected_events,
                   request.rejected_agents.empty() ? kNoAgents : request.rejected_agents, body_);
   headers_ = kReceiptJournal;
-  if (options_.rate_limit_headers) render_rate_limits(request.rate, headers_);
+  if (request.wants_rate) render_rate_limits(request.rate, headers_);
   Exchange& exchange = *request.exchange;
   finish(request);
   exchange.answer({.status = 202, .body = body_, .headers = headers_});
@@ -375,7 +376,7 @@ void IngestHandler::answer_refused(IngestRequest& request) {
                  request.all_killed, body_);
   headers_.clear();
   render_retry_after(request.refusal.retry_after_s, headers_);
-  if (options_.rate_limit_headers) render_rate_limits(request.rate, headers_);
+  if (request.wants_rate) render_rate_limits(request.rate, headers_);
   Exchange& exchange = *request.exchange;
   finish(request);
   exchange.answer({.status = 429, .body = body_, .headers = headers_});

@@ -21,6 +21,8 @@ struct Lease {
   std::int64_t need_min = 0;  // of the smallest of them, what it needs in all
   std::int64_t burst_need = 0;
 
+  MonoMicros answer_of = 0;  // when the question was sent that was answered last; 0: none holds any more
+
   // The answer that batches are being decided with: what it did not grant is not there.
   bool resuming = false;
   bool short_of_events = false;
@@ -102,6 +104,7 @@ Fleet::Answer LeaseKeeper::renew(OrgLedger& org, const Ask& ask, Now now) {
         (ask.events_need == 0 || lease.short_of_events) && (ask.burst_need == 0 || lease.short_of_burst);
     if (final) return Answer::kDone;
   }
+  if (is_known_short(org, lease, ask, now)) return Answer::kDone;
   if (ask.events_need > 0 && (lease.need_min == 0 || ask.events_batch < lease.need_min))
     lease.need_min = ask.events_batch;
   lease.need = saturating_add(lease.need, ask.events_need);
@@ -109,6 +112,18 @@ Fleet::Answer LeaseKeeper::renew(OrgLedger& org, const Ask& ask, Now now) {
   if (!lease.asked && !lease.resuming) send(org, lease, now);
   await(org, lease);
   return Answer::kPending;
+}
+
+// The last answer was that neither the events nor the burst that are asked for are to be had, and nothing of
+// the day is held where it may come back from.
+bool LeaseKeeper::is_known_short(const OrgLedger& org, const Lease& lease, const Ask& ask,
+                                 Now now) const noexcept {
+  if (lease.answer_of == 0 || now.mono - lease.answer_of >= options_.final_us) return false;
+  if (now.mono >= org.day_ends || (org.burst_units > 0 && now.mono >= org.burst_expires)) return false;
+  const bool no_events =
+      org.charged >= org.policy->events_per_day && org.held_elsewhere == 0 && !org.learning;
+  const std::int64_t burst_left = saturating_add(org.burst_left, org.burst_units + org.burst_unused);
+  return (ask.events_need == 0 || no_events) && (ask.burst_need == 0 || ask.burst_need > burst_left);
 }
 
 void LeaseKeeper::await(OrgLedger& org, Lease& lease) {
@@ -234,6 +249,7 @@ void LeaseKeeper::on_reply(OrgLedger& org, const RenewReply& reply, Now now) {
       return send_again(org, lease, now);
   }
   lease.cost_heard = lease.cost_sent;
+  lease.answer_of = lease.sent.mono;
   const std::int64_t before = org.ceiling;
   take_over(org, reply, lease.sent);
   if (reply.burst_granted > 0) org.burst_expires = lease.sent.mono + options_.burst_lease_us;
@@ -320,6 +336,7 @@ void LeaseKeeper::on_forgotten(Now now) {
   for (OrgLedger* org : known_) {
     Lease& lease = lease_of(*org);
     lease.unstated = lease.restate_agents = true;
+    lease.answer_of = 0;
   }
   next_look_ = 0;
   held_so_far_ = unmirrored_so_far_ = 0;

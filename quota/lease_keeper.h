@@ -59,6 +59,9 @@ class LeaseKeeper final : public Fleet {
     std::int64_t renew_us = kMicrosPerSecond;        // in the background, for organizations in use
     std::int64_t reply_us = 50 * kMicrosPerMilli;    // a batch waits no longer
     std::int64_t retry_us = kMicrosPerSecond;        // an unanswered question is asked anew
+    // An answer that left nothing is the answer to all who ask within this time: who hammers at a limit does
+    // not keep the authority from the others.
+    std::int64_t final_us = 20 * kMicrosPerMilli;
     std::int64_t horizon_us = 2 * kMicrosPerSecond;  // a lease is for this long at the present rate
     std::int64_t idle_us = 5 * kMicrosPerSecond;     // then everything is given back
     std::int64_t burst_lease_us = kMicrosPerSecond;
@@ -102,6 +105,7 @@ class LeaseKeeper final : public Fleet {
   void send_agents(OrgLedger& org, Lease& lease, Now now);
   void show_agents(OrgLedger& org, Lease& lease, Now now);
   void resume(OrgLedger& org, Lease& lease, Now now);
+  bool is_known_short(const OrgLedger& org, const Lease& lease, const Ask& ask, Now now) const noexcept;
   bool is_late(MonoMicros sent, Now now) const noexcept { return now.mono - sent >= options_.reply_us; }
   void note_degraded(bool degraded, Now now);
   void await(OrgLedger& org, Lease& lease);

@@ -77,5 +77,65 @@ TEST_CASE("a renewal that asks for no burst leaves what is in hand, and when it 
   CHECK(org.burst_expires == expires);
 }
 
+TEST_CASE("an answer that left nothing is asked for once, however many insist, and holds for a moment only") {
+  Recorder authority;
+  LeaseKeeper keeper({.node = 1, .boot = 1}, authority, [](OrgLedger&, Now) {});
+  Policy policy{.events_per_day = 100, .burst_per_minute = 100};
+  OrgLedger org;
+  org.policy = &policy;
+  Now now{.wall = kNoon, .mono = kHour};
+  keeper.on_connected(now);
+  const Fleet::Ask ask{.events_need = 5, .events_batch = 5, .burst_need = 5};
+  CHECK(keeper.renew(org, ask, now) == Fleet::Answer::kPending);
+  RenewReply reply;
+  const auto answer = [&] {
+    reply.seq = authority.renewals.back().seq;
+    keeper.on_reply(org, reply, now);
+  };
+  reply.day_left_us = kHour;
+  reply.charged = 100;
+  reply.burst_left = 4;
+  answer();
+  std::size_t asked = authority.renewals.size();
+  for (int i = 0; i < 1'000; ++i) CHECK(keeper.renew(org, ask, now) == Fleet::Answer::kDone);
+  CHECK(authority.renewals.size() == asked);
+
+  const auto is_asked = [&](const Fleet::Ask& other) {
+    const Fleet::Answer said = keeper.renew(org, other, now);
+    if (said == Fleet::Answer::kPending) answer();
+    const bool more = authority.renewals.size() > asked;
+    asked = authority.renewals.size();
+    CHECK(more == (said == Fleet::Answer::kPending));
+    return more;
+  };
+  SUBCASE("a batch that the rest of the burst would do for") {
+    CHECK(is_asked({.events_need = 0, .events_batch = 4, .burst_need = 4}));
+    CHECK_FALSE(is_asked({.events_need = 0, .events_batch = 5, .burst_need = 5}));
+  }
+  SUBCASE("a moment later") {
+    now.mono += 20 * kMicrosPerMilli;
+    CHECK(is_asked(ask));
+    CHECK_FALSE(is_asked(ask));
+  }
+  SUBCASE("the limit was raised") {
+    policy.events_per_day = 200;
+    CHECK(is_asked(ask));
+  }
+  SUBCASE("another node holds what may come back") {
+    now.mono += kMicrosPerSecond;
+    reply.held_elsewhere = 1;
+    CHECK(is_asked(ask));
+    CHECK(is_asked(ask));
+  }
+  SUBCASE("the day is over") {
+    org.day_ends = now.mono;
+    CHECK(is_asked(ask));
+  }
+  SUBCASE("the authority has lost its data") {
+    keeper.on_forgotten(now);
+    CHECK(keeper.renew(org, ask, now) == Fleet::Answer::kPending);
+  }
+}
+
 }  // namespace
 }  // namespace kavach::quota

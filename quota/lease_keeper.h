@@ -56,9 +56,9 @@ class LeaseKeeper final : public Fleet {
     NodeId node = 0;
     std::uint64_t boot = 0;
     std::int64_t lease_us = 10 * kMicrosPerSecond;
-    std::int64_t renew_us = kMicrosPerSecond;        // in the background, for organizations in use
-    std::int64_t reply_us = 50 * kMicrosPerMilli;    // a batch waits no longer
-    std::int64_t retry_us = kMicrosPerSecond;        // an unanswered question is asked anew
+    std::int64_t renew_us = kMicrosPerSecond;      // in the background, for organizations in use
+    std::int64_t reply_us = 50 * kMicrosPerMilli;  // a batch waits no longer
+    std::int64_t retry_us = kMicrosPerSecond;      // an unanswered question is asked anew
     // An answer that left nothing is the answer to all who ask within this time: who hammers at a limit does
     // not keep the authority from the others.
     std::int64_t final_us = 20 * kMicrosPerMilli;

@@ -1,7 +1,6 @@
 #include "sink/kafka/client.h"
 
 #include <librdkafka/rdkafka.h>
-#include <syslog.h>
 
 #include <string_view>
 #include <utility>
@@ -12,13 +11,17 @@ namespace kavach::sink {
 namespace {
 
 constexpr std::int64_t kKiB = 1 << 10;
+// librdkafka has syslog's levels.
+constexpr int kLevelError = 3;
+constexpr int kLevelWarning = 4;
+constexpr int kLevelInfo = 6;
 
 void forward_log(const rd_kafka_t*, int level, const char* facility, const char* line) {
-  if (level <= LOG_ERR) {
+  if (level <= kLevelError) {
     log::error("kafka: {}: {}", facility, line);
-  } else if (level <= LOG_WARNING) {
+  } else if (level <= kLevelWarning) {
     log::warning("kafka: {}: {}", facility, line);
-  } else if (level <= LOG_INFO) {
+  } else if (level <= kLevelInfo) {
     log::info("kafka: {}: {}", facility, line);
   } else {
     log::debug("kafka: {}: {}", facility, line);

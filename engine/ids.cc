@@ -117,10 +117,11 @@ Uuid make_uuid7(WallMicros now, Random& random) noexcept {
 }
 
 Uuid event_id(const Uuid& batch_id, std::uint32_t index) noexcept {
-  KAVACH_DCHECK(index < 4096, "an event's index must fit in rand_a");
   Uuid u = batch_id;
-  u.bytes[6] = static_cast<std::uint8_t>(0x70 | (index >> 8));
-  u.bytes[7] = static_cast<std::uint8_t>(index);
+  const std::uint32_t number = ((u.bytes[6] & 0xfU) << 8 | u.bytes[7]) + index;
+  KAVACH_DCHECK(number < 4096, "an event's number must fit in rand_a");
+  u.bytes[6] = static_cast<std::uint8_t>(0x70 | (number >> 8));
+  u.bytes[7] = static_cast<std::uint8_t>(number);
   return u;
 }
 

@@ -58,9 +58,10 @@ class Random {
 // A fresh UUIDv7: 48 bits of milliseconds, rand_a = 0, 62 random bits.
 Uuid make_uuid7(WallMicros now, Random& random) noexcept;
 
-// The id of the i-th event of a batch: the batch's own id with rand_a = index. So ids sort in order of
-// acceptance, and the same journal frame yields the same ids however often it is read.
-// REQUIRES: index < 4096.
+// The id of the i-th event of a batch: the batch's own id with rand_a larger by index. So ids sort in order
+// of acceptance, and the same journal frame yields the same ids however often it is read. A part of a batch
+// whose id is that of its first event has the same ids too. REQUIRES: rand_a (0 in what make_uuid7() makes)
+// and index sum up to less than 4096.
 Uuid event_id(const Uuid& batch_id, std::uint32_t index) noexcept;
 
 // Fills `out` from the kernel; for secrets such as API keys. Aborts if the kernel has no randomness.

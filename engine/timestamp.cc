@@ -1,7 +1,6 @@
 #include "engine/timestamp.h"
 
 #include <cstdint>
-#include <cstdio>
 
 namespace kavach {
 namespace {
@@ -139,6 +138,11 @@ std::optional<WallMicros> parse_timestamp(std::string_view text) noexcept {
 }
 
 std::string format_timestamp(WallMicros t) {
+  char text[kTimestampBytesMax];
+  return std::string(text, write_timestamp(t, text));
+}
+
+std::size_t write_timestamp(WallMicros t, char* out) noexcept {
   std::int64_t micros = t % kMicrosPerSecond;
   std::int64_t seconds = t / kMicrosPerSecond;
   if (micros < 0) {
@@ -164,18 +168,20 @@ std::string format_timestamp(WallMicros t) {
   const std::int64_t month = shifted_month < 10 ? shifted_month + 3 : shifted_month - 9;
   const std::int64_t year = year_of_era + era * 400 + (month <= 2 ? 1 : 0);
 
-  char out[64];
-  int size =
-      std::snprintf(out, sizeof out, "%04d-%02d-%02dT%02d:%02d:%02d", static_cast<int>(year),
-                    static_cast<int>(month), static_cast<int>(day), static_cast<int>(second_of_day / 3600),
-                    static_cast<int>(second_of_day / 60 % 60), static_cast<int>(second_of_day % 60));
-  if (micros != 0) {
-    size += std::snprintf(out + size, sizeof out - static_cast<std::size_t>(size), ".%06d",
-                          static_cast<int>(micros));
-  }
-  std::string text(out, static_cast<std::size_t>(size));
-  text += 'Z';
-  return text;
+  char* at = out;
+  const auto digits = [&at](std::int64_t value, int count, char behind) {
+    for (int i = count; i-- > 0; value /= 10) at[i] = static_cast<char>('0' + value % 10);
+    at += count;
+    *at++ = behind;
+  };
+  digits(year, 4, '-');
+  digits(month, 2, '-');
+  digits(day, 2, 'T');
+  digits(second_of_day / 3600, 2, ':');
+  digits(second_of_day / 60 % 60, 2, ':');
+  digits(second_of_day % 60, 2, micros != 0 ? '.' : 'Z');
+  if (micros != 0) digits(micros, 6, 'Z');
+  return static_cast<std::size_t>(at - out);
 }
 
 }  // namespace kavach

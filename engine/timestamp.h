@@ -20,5 +20,8 @@ std::optional<WallMicros> parse_timestamp(std::string_view text) noexcept;
 
 // `2026-05-25T14:30:00Z`; with six digits of fraction when it has one. REQUIRES: years 1 to 9999.
 std::string format_timestamp(WallMicros t);
+// The same into memory of the caller's, without allocating; returns how many bytes were written.
+inline constexpr std::size_t kTimestampBytesMax = 27;
+std::size_t write_timestamp(WallMicros t, char* out) noexcept;
 
 }  // namespace kavach

@@ -45,11 +45,12 @@ MAY_INCLUDE["tests"] = (*MAY_INCLUDE["main.cc"], "bench")
 # '/'. In the house itself that means .cc files only, so that a library can be exchanged behind one header.
 PROOF = ("bench/", "tests/")
 THIRD_PARTY = {
-    "simdjson": ("http/ingest/", *PROOF),
+    "simdjson": ("http/ingest/", "sink/kafka/", *PROOF),
     "libdeflate": ("http/ingest/inflate.cc", *PROOF),
     "hiredis/": ("quota/redis/", *PROOF),
     "openssl/": ("engine/", "http/", "quota/redis/", "sink/", *PROOF),
     "sqlite3": ("sink/store/", *PROOF),
+    "librdkafka/": ("sink/kafka/", "sink/writer/", *PROOF),
     "toml++/": ("engine/", "quota/", *PROOF),
     "spdlog/": ("engine/log.cc", *PROOF),
     "prometheus/": ("engine/metrics.cc", *PROOF),

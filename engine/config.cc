@@ -177,6 +177,7 @@ bool Reader::set_text(const Setting& setting, const TextSetting& kind, std::stri
   }
   switch (kind.rule) {
     case TextSetting::Rule::kAny:
+    case TextSetting::Rule::kSecret:
       break;
     case TextSetting::Rule::kNotEmpty:
       if (value.empty()) {
@@ -370,7 +371,7 @@ void Reader::read_variable(const Setting& setting, std::string_view name, std::s
 }
 
 void Reader::check_relations() {
-  const auto& [node, engine, http, auth, ingest, quota, redis, journal, store, log] = config_;
+  const auto& [node, engine, http, auth, ingest, quota, redis, journal, store, kafka, log] = config_;
   const auto at_least = [&](std::string_view key, std::int64_t value, std::int64_t least,
                             std::string_view why) {
     if (value < least) problem_with(key, fmt::format("{} must be at least {}: {}", value, least, why));
@@ -391,6 +392,10 @@ void Reader::check_relations() {
   at_least("redis.renew_ms", redis.renew_ms, redis.reply_timeout_ms, "redis.reply_timeout_ms");
   at_least("redis.lease_events_max", redis.lease_events_max, redis.lease_events_min,
            "redis.lease_events_min");
+  const bool needs_user = kafka.security.starts_with("sasl");
+  if (needs_user && (kafka.sasl_user.empty() || kafka.sasl_password.empty())) {
+    problem_with("kafka.security", "needs kafka.sasl_user and kafka.sasl_password");
+  }
   if (http.tls_certificate_file.empty() != http.tls_key_file.empty()) {
     const bool key_missing = http.tls_key_file.empty();
     problem_with(

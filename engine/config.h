@@ -87,6 +87,23 @@ struct Config {
     std::int64_t batch_events_max;  // events of one transaction of the shipper
     std::int64_t batch_delay_ms;    // how long the shipper gathers before it writes
   } store;
+  struct Kafka {
+    std::string brokers;  // empty: no Kafka
+    std::string topic;
+    std::string dlq_topic;
+    std::string alerts_topic;
+    std::int64_t partitions;
+    std::int64_t replication;  // 0: the broker's default
+    std::int64_t retention_hours;
+    std::string compression;
+    std::int64_t linger_ms;
+    std::int64_t in_flight_bytes_max;
+    std::string security;
+    std::string sasl_mechanism;
+    std::string sasl_user;
+    std::string sasl_password;
+    std::string ca_file;
+  } kafka;
   struct Log {
     std::string level;
     std::string format;  // text or json

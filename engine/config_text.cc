@@ -46,6 +46,11 @@ std::string masked_url(const std::string& url) {
   return (scheme < at ? url.substr(0, scheme + 3) : std::string()) + "***" + url.substr(at);
 }
 
+std::string masked(TextSetting::Rule rule, const std::string& text) {
+  if (rule == TextSetting::Rule::kRedisUrl) return masked_url(text);
+  return rule == TextSetting::Rule::kSecret && !text.empty() ? "***" : text;
+}
+
 }  // namespace
 
 std::string quoted(std::string_view text) {
@@ -64,9 +69,7 @@ std::string value_text(const Setting& setting, const Config& config, Secrets sec
                         [&](const BooleanSetting& kind) { return fmt::format("{}", kind.field.in(config)); },
                         [&](const TextSetting& kind) {
                           const std::string& text = kind.field.in(config);
-                          const bool masked =
-                              secrets == Secrets::kMasked && kind.rule == TextSetting::Rule::kRedisUrl;
-                          return quoted(masked ? masked_url(text) : text);
+                          return quoted(secrets == Secrets::kMasked ? masked(kind.rule, text) : text);
                         },
                         [&](const ChoiceSetting& kind) { return quoted(kind.field.in(config)); },
                     },

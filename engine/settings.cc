@@ -47,6 +47,9 @@ constexpr std::array<std::string_view, 3> kEnvironments{"prod", "dev", "local"};
 constexpr std::array<std::string_view, 2> kOnCorruption{"stop", "skip"};
 constexpr std::array<std::string_view, 2> kLimitModes{"enforce", "shadow"};
 constexpr std::array<std::string_view, 2> kStoreKinds{"sqlite", "none"};
+constexpr std::array<std::string_view, 3> kCompressions{"none", "lz4", "zstd"};
+constexpr std::array<std::string_view, 4> kSecurities{"plaintext", "ssl", "sasl_plaintext", "sasl_ssl"};
+constexpr std::array<std::string_view, 3> kSaslMechanisms{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"};
 constexpr std::array<std::string_view, 5> kLogLevels{"debug", "info", "warning", "error", "off"};
 constexpr std::array<std::string_view, 2> kLogFormats{"text", "json"};
 
@@ -233,6 +236,47 @@ void add_sink(std::vector<Setting>& rows) {
                   Reload::kRestart, "How long events are gathered before they are stored."});
 }
 
+void add_kafka(std::vector<Setting>& rows) {
+  using Kafka = Config::Kafka;
+  constexpr auto kTable = &Config::kafka;
+  rows.push_back(
+      {"kafka.brokers", text<kTable, &Kafka::brokers>("", Rule::kAny), "", Reload::kRestart,
+       "host:port, more after commas. Set: events go from the journal to Kafka instead of into the "
+       "store. Also AGENTKAVACH_KAFKA_BOOTSTRAP_SERVERS.",
+       "AGENTKAVACH_KAFKA_BOOTSTRAP_SERVERS"});
+  rows.push_back({"kafka.topic", text<kTable, &Kafka::topic>("agentkavach.events", Rule::kNotEmpty), "",
+                  Reload::kRestart, "Events, keyed by organization."});
+  rows.push_back({"kafka.dlq_topic",
+                  text<kTable, &Kafka::dlq_topic>("agentkavach.events.dlq", Rule::kNotEmpty), "",
+                  Reload::kRestart, "What the writer cannot store, with the reason."});
+  rows.push_back({"kafka.alerts_topic",
+                  text<kTable, &Kafka::alerts_topic>("agentkavach.alerts", Rule::kNotEmpty), "",
+                  Reload::kRestart, "Budget alerts."});
+  rows.push_back({"kafka.partitions", integer<kTable, &Kafka::partitions>(16, 1, 10'000), "partitions",
+                  Reload::kRestart, "Of the events' topic when `kavachd topics create` makes it."});
+  rows.push_back({"kafka.replication", integer<kTable, &Kafka::replication>(0, 0, 100), "copies",
+                  Reload::kRestart, "Of each partition of a topic that is made. 0: as the broker has it."});
+  rows.push_back({"kafka.retention_hours", integer<kTable, &Kafka::retention_hours>(168, 1, 87'600), "hours",
+                  Reload::kRestart, "How long a topic that is made keeps its records."});
+  rows.push_back({"kafka.compression", choice<kTable, &Kafka::compression>(kCompressions, "lz4"), "",
+                  Reload::kRestart, "Of what is sent."});
+  rows.push_back({"kafka.linger_ms", integer<kTable, &Kafka::linger_ms>(5, 0, 60'000), "ms", Reload::kRestart,
+                  "How long records are gathered for one request to the broker."});
+  rows.push_back({"kafka.in_flight_bytes_max",
+                  integer<kTable, &Kafka::in_flight_bytes_max>(32 * kMiB, kMiB, kGiB), "bytes",
+                  Reload::kRestart, "Records that are sent and not acknowledged, before compression."});
+  rows.push_back({"kafka.security", choice<kTable, &Kafka::security>(kSecurities, "plaintext"), "",
+                  Reload::kRestart, "How the brokers are spoken to; ssl is TLS."});
+  rows.push_back({"kafka.sasl_mechanism", choice<kTable, &Kafka::sasl_mechanism>(kSaslMechanisms, "PLAIN"),
+                  "", Reload::kRestart, "With kafka.security sasl_plaintext and sasl_ssl."});
+  rows.push_back({"kafka.sasl_user", text<kTable, &Kafka::sasl_user>("", Rule::kAny), "", Reload::kRestart,
+                  "Whom the brokers know this node as."});
+  rows.push_back({"kafka.sasl_password", text<kTable, &Kafka::sasl_password>("", Rule::kSecret), "",
+                  Reload::kRestart, "Better in KAVACH_KAFKA_SASL_PASSWORD than in a file."});
+  rows.push_back({"kafka.ca_file", text<kTable, &Kafka::ca_file>("", Rule::kAny), "", Reload::kRestart,
+                  "PEM file with the certificates that vouch for the brokers. Empty: the system's."});
+}
+
 void add_log(std::vector<Setting>& rows) {
   using Log = Config::Log;
   constexpr auto kTable = &Config::log;
@@ -251,6 +295,7 @@ std::vector<Setting> make_table() {
   add_quota(rows);
   add_redis(rows);
   add_sink(rows);
+  add_kafka(rows);
   add_log(rows);
   return rows;
 }

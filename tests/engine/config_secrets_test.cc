@@ -101,5 +101,25 @@ TEST_CASE("each limit can be set to shadow while the process runs") {
   CHECK(diff_config(running, *merged).size() == 5);
 }
 
+TEST_CASE("a secret is loaded back, compared, and shown nowhere") {
+  const std::string user = "[kafka]\nsecurity = \"sasl_ssl\"\nsasl_user = \"kavach\"\n";
+  const auto config = parsed(user + "sasl_password = \"s3cret\"\n");
+  const auto other = parsed(user, {"KAVACH_KAFKA_SASL_PASSWORD=s3cret2"});
+  REQUIRE(config.has_value());
+  REQUIRE(other.has_value());
+  CHECK(config->kafka.sasl_password == "s3cret");
+  CHECK(other->kafka.sasl_password == "s3cret2");
+  CHECK(print_config(*config).find("s3cret") == std::string::npos);
+  CHECK(parsed(print_config(*config, Secrets::kShown))->kafka.sasl_password == "s3cret");
+  const auto changes = diff_config(*config, *other);
+  REQUIRE(changes.size() == 1);
+  CHECK(changes[0].from == "\"***\"");
+  CHECK(changes[0].to == "\"***\"");
+  const auto missing = parsed(user);
+  REQUIRE_FALSE(missing.has_value());
+  CHECK(missing.error().message ==
+        "k.toml:2:12: kafka.security: needs kafka.sasl_user and kafka.sasl_password");
+}
+
 }  // namespace
 }  // namespace kavach

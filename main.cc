@@ -30,6 +30,7 @@
 #include "quota/redis/url.h"
 #include "quota/tiers.h"
 #include "sink/journal/journal.h"
+#include "sink/kafka/topics.h"
 #include "sink/store/store.h"
 
 extern char** environ;
@@ -351,6 +352,33 @@ int inspect_journal(const Config& config, const Arguments& arguments) {
   return sound ? 0 : kExitFailed;
 }
 
+// --- Kafka -------------------------------------------------------------------------------------------------
+
+// What the dead-letter topic and the alerts' have: few records, and no order that matters.
+constexpr int kSmallTopicPartitions = 3;
+
+int make_topics(const Config& config, const Arguments&) {
+  const Config::Kafka& kafka = config.kafka;
+  if (kafka.brokers.empty()) return fail("kafka.brokers names none", kExitUsage);
+  std::vector<sink::TopicPlan> plans;
+  const auto add = [&](const std::string& name, int partitions) {
+    plans.push_back({.name = name,
+                     .partitions = partitions,
+                     .replication = kafka.replication == 0 ? -1 : static_cast<int>(kafka.replication),
+                     .retention_ms = kafka.retention_hours * kMicrosPerHour / kMicrosPerMilli});
+  };
+  add(kafka.topic, static_cast<int>(kafka.partitions));
+  add(kafka.dlq_topic, kSmallTopicPartitions);
+  add(kafka.alerts_topic, kSmallTopicPartitions);
+  const auto outcomes = sink::create_topics(http::kafka_options(config), plans);
+  if (!outcomes) return fail(outcomes.error().message);
+  for (const sink::TopicOutcome& topic : *outcomes) {
+    std::cout << fmt::format(R"({{"topic":{},"created":{}}})", json_string(topic.name), topic.created)
+              << '\n';
+  }
+  return 0;
+}
+
 // --- the command line --------------------------------------------------------------------------------------
 
 // As high as any limit in the table of tiers.
@@ -430,7 +458,8 @@ const std::map<std::string, std::string> kGroups{{"org", "Organizations"},
                                                  {"key", "API keys"},
                                                  {"budget", "Budgets of organizations"},
                                                  {"agent", "Agents"},
-                                                 {"journal", "The journal on disk"}};
+                                                 {"journal", "The journal on disk"},
+                                                 {"topics", "Kafka's topics"}};
 
 constexpr Command kCommands[] = {
     {"", "serve", "Take events until SIGTERM", take_nothing,
@@ -502,6 +531,7 @@ constexpr Command kCommands[] = {
        command.add_flag("--json", into.json, "JSON instead of text");
      },
      inspect_journal},
+    {"topics", "create", "Make the topics that are missing (JSON, one line each)", take_nothing, make_topics},
 };
 
 int run(int argc, char** argv) {

@@ -51,7 +51,8 @@ TransportLimits transport_limits(const Config& config) {
 IngestHandler::Options ingest_options(const Config& config) {
   return {.parse = {.batch_events_max = static_cast<std::uint32_t>(config.ingest.batch_events_max)},
           .body_bytes_max = static_cast<std::uint64_t>(config.http.body_bytes_max),
-          .rate_limit_headers = config.ingest.rate_limit_headers};
+          .rate_limit_headers = config.ingest.rate_limit_headers,
+          .mode = config.kafka.brokers.empty() ? "direct" : "kafka"};
 }
 
 quota::LimitModes limit_modes(const Config& config) {
@@ -93,6 +94,20 @@ log::Level level_of(const std::string& name) {
 Result<std::shared_ptr<const TlsContext>> load_tls(const Config& config) {
   if (config.http.tls_certificate_file.empty()) return std::shared_ptr<const TlsContext>();
   return TlsContext::load(config.http.tls_certificate_file, config.http.tls_key_file);
+}
+
+sink::KafkaOptions kafka_options(const Config& config) {
+  const Config::Kafka& kafka = config.kafka;
+  const bool has_sasl = kafka.security.starts_with("sasl");
+  return {.brokers = kafka.brokers,
+          .security_protocol = kafka.security,
+          .sasl_mechanism = has_sasl ? kafka.sasl_mechanism : "",
+          .sasl_user = kafka.sasl_user,
+          .sasl_password = kafka.sasl_password,
+          .ca_file = kafka.ca_file,
+          .compression = kafka.compression,
+          .linger_us = kafka.linger_ms * kMicrosPerMilli,
+          .in_flight_bytes_max = kafka.in_flight_bytes_max};
 }
 
 // --- Node --------------------------------------------------------------------------------------------------
@@ -144,7 +159,15 @@ Status Node::build() {
             found.segments, found.frames, found.last_seq, found.torn_bytes_cut, found.damaged_frames_skipped);
 
   const std::int64_t window_us = config_.quota.dedup_window_hours * kMicrosPerHour;
-  if (config_.store.kind == "sqlite") {
+  if (!config_.kafka.brokers.empty()) {
+    auto shipper = sink::KafkaShipper::create(
+        *journal_, {.kafka = kafka_options(config_),
+                    .topic = config_.kafka.topic,
+                    .journal_directory = config_.journal.directory,
+                    .on_corruption = journal_options(config_, shards).on_corruption});
+    if (!shipper) return shipper.error();
+    kafka_ = std::move(*shipper);
+  } else if (config_.store.kind == "sqlite") {
     auto own = sink::open_sqlite(config_.store.path, system_clock(), window_us);
     if (!own) return failure("cannot open the store: " + own.error().message);
     auto shipper =
@@ -223,6 +246,15 @@ Status Node::build() {
   health_.database_ok = [this] {
     return directory_->healthy() && (shipper_ == nullptr || shipper_->healthy());
   };
+  if (kafka_ != nullptr) {
+    health_.kafka = [this] {
+      return FollowerHealth{
+          .ok = kafka_->healthy(),
+          .lag_frames = journal_->durable_seq() - std::min(journal_->durable_seq(), journal_->released_seq()),
+          .lag_bytes = journal_->backlog_bytes(),
+          .lag_us = kafka_->lag_us()};
+    };
+  }
   health_.journal_ok = [this] { return journal_->healthy(); };
   if (membership_ != nullptr) {
     membership_->set_listener([this] { directory_->poll_now(); });
@@ -269,6 +301,12 @@ void Node::build_metrics() {
   runtime_->add_metrics(registry_);
   journal_->metrics().add_to(registry_);
   if (shipper_ != nullptr) shipper_->metrics().add_to(registry_);
+  if (kafka_ != nullptr) {
+    kafka_->metrics().add_to(registry_);
+    registry_.add_gauge(
+        "kavach_kafka_lag_seconds", "Age of the oldest batch that was sent to Kafka and is not acknowledged.",
+        [this] { return static_cast<double>(kafka_->lag_us()) / static_cast<double>(kMicrosPerSecond); });
+  }
   if (membership_ != nullptr) membership_->add_metrics(registry_);
   for (std::uint32_t id = 0; id < lanes_.size(); ++id) {
     lanes_[id]->server->metrics().add_to(registry_, id);
@@ -276,10 +314,12 @@ void Node::build_metrics() {
     lanes_[id]->admission->metrics().add_to(registry_, id);
     lanes_[id]->ledger->metrics().add_to(registry_, id);
   }
-  registry_.add_gauge("kavach_journal_backlog_bytes", "Durable in the journal, not yet in the store.",
+  registry_.add_gauge("kavach_journal_backlog_bytes",
+                      "Durable in the journal, not yet in the store or in Kafka.",
                       [this] { return static_cast<double>(journal_->backlog_bytes()); });
   registry_.add_gauge(
-      "kavach_journal_backlog_frames", "Batches durable in the journal, not yet in the store.", [this] {
+      "kavach_journal_backlog_frames", "Batches durable in the journal, not yet in the store or in Kafka.",
+      [this] {
         return static_cast<double>(journal_->durable_seq() -
                                    std::min(journal_->durable_seq(), journal_->released_seq()));
       });
@@ -361,7 +401,9 @@ int Node::run(const sigset_t& signals) {
     // A shard never waits for the journal, so it makes room.
     while (!outbox.flush()) std::this_thread::sleep_for(std::chrono::microseconds(50));
   });
-  if (shipper_ != nullptr) {
+  if (kafka_ != nullptr) {
+    kafka_->start();
+  } else if (shipper_ != nullptr) {
     shipper_->start();
   } else {
     // store.kind = "none": nothing follows the journal, so what is durable is let go at once.
@@ -399,6 +441,7 @@ int Node::run(const sigset_t& signals) {
   workers_->stop();
   for (auto& lane : lanes_) directory_->report_uses(lane->keys.take_uses());  // since the last tick
   directory_->stop();
+  if (kafka_ != nullptr) kafka_->stop(config_.http.drain_timeout_ms * kMicrosPerMilli);
   if (shipper_ != nullptr) shipper_->stop(config_.http.drain_timeout_ms * kMicrosPerMilli);
   log::info("stopped");
   return 0;

@@ -29,6 +29,7 @@
 #include "http/transport/server.h"
 #include "quota/dedup.h"
 #include "sink/journal/journal.h"
+#include "sink/kafka/shipper.h"
 #include "sink/shipper.h"
 #include "sink/store/store.h"
 
@@ -40,6 +41,7 @@ inline constexpr int kExitFailed = 1;
 log::Level level_of(const std::string& name);
 // Null when the config names no certificate.
 Result<std::shared_ptr<const TlsContext>> load_tls(const Config& config);
+sink::KafkaOptions kafka_options(const Config& config);
 
 class Node {
  public:
@@ -72,6 +74,7 @@ class Node {
   quota::DedupHasher hasher_{Random().next()};
   std::unique_ptr<sink::Journal> journal_;
   std::unique_ptr<sink::Shipper> shipper_;
+  std::unique_ptr<sink::KafkaShipper> kafka_;  // follows the journal instead of shipper_
   std::unique_ptr<Runtime> runtime_;
   std::unique_ptr<WorkerPool> workers_;
   std::unique_ptr<Membership> membership_;  // null: no Redis, the node is its own authority

@@ -34,11 +34,11 @@ void append_amount(const Refusal& refusal, std::int64_t amount, std::string& out
 
 }  // namespace
 
-void render_accepted(std::uint32_t accepted, std::uint32_t rejected, std::string_view rejected_agents,
-                     std::string& out) {
+void render_accepted(std::uint32_t accepted, std::uint32_t rejected, std::string_view mode,
+                     std::string_view rejected_agents, std::string& out) {
   fmt::format_to(std::back_inserter(out),
-                 R"({{"accepted":{},"rejected":{},"mode":"direct","rejected_agents":{}}})", accepted,
-                 rejected, rejected_agents);
+                 R"({{"accepted":{},"rejected":{},"mode":"{}","rejected_agents":{}}})", accepted, rejected,
+                 mode, rejected_agents);
 }
 
 void render_refusal(const Refusal& refusal, std::string_view rejected_agents, bool killed, std::string& out) {

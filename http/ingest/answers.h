@@ -13,8 +13,8 @@ namespace kavach::http {
 
 // `{"accepted":1,"rejected":0,"mode":"direct","rejected_agents":[]}`; `rejected_agents` is a rendered JSON
 // array.
-void render_accepted(std::uint32_t accepted, std::uint32_t rejected, std::string_view rejected_agents,
-                     std::string& out);
+void render_accepted(std::uint32_t accepted, std::uint32_t rejected, std::string_view mode,
+                     std::string_view rejected_agents, std::string& out);
 
 // The body of a 429. `rejected_agents` is a rendered JSON array, `killed` says that all in it were killed;
 // both are only used by kAgentLimit.

@@ -360,7 +360,7 @@ void IngestHandler::answer_accepted(IngestRequest& request) {
   metrics_.accepted_events.add(accepted);
   metrics_.duration.record(shard_.mono_now() - request.started);
   body_.clear();
-  render_accepted(accepted, request.rejected_events,
+  render_accepted(accepted, request.rejected_events, options_.mode,
                   request.rejected_agents.empty() ? kNoAgents : request.rejected_agents, body_);
   headers_ = kReceiptJournal;
   if (request.wants_rate) render_rate_limits(request.rate, headers_);

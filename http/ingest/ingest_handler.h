@@ -47,6 +47,7 @@ class IngestHandler final : public Handler {
     ParseLimits parse;
     std::uint64_t body_bytes_max = 10 << 20;  // after decompression
     bool rate_limit_headers = false;
+    std::string_view mode = "direct";  // a constant: "kafka" where events go through it
   };
 
   // REQUIRES: all outlive the handler. `hasher` is the same on all shards.

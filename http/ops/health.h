@@ -19,13 +19,22 @@ struct FleetHealth {
   std::int64_t unmirrored_cost = 0;          // nano-dollars: what this node may add to a budget's overshoot
 };
 
+// How far a follower of the journal is behind it.
+struct FollowerHealth {
+  bool ok = false;
+  std::uint64_t lag_frames = 0;
+  std::uint64_t lag_bytes = 0;
+  std::int64_t lag_us = 0;  // age of the oldest batch that is under way
+};
+
 // Any thread.
 struct Health {
   std::atomic<bool> ready{false};  // accepting, and not draining
   std::atomic<bool> draining{false};
   std::function<bool()> database_ok;  // set before the start
   std::function<bool()> journal_ok;
-  std::function<FleetHealth()> fleet;  // not set: no Redis, the node is its own authority
+  std::function<FollowerHealth()> kafka;  // not set: the store follows the journal
+  std::function<FleetHealth()> fleet;     // not set: no Redis, the node is its own authority
 };
 
 }  // namespace kavach::http

@@ -43,11 +43,22 @@ void StatusHandler::handle(Exchange& exchange) {
         state.degraded_since ? '"' + format_timestamp(*state.degraded_since) + '"' : "null",
         state.held_events, static_cast<double>(state.unmirrored_cost) / static_cast<double>(kNanoPerDollar));
   }
+  bool kafka = true;
+  std::string_view kafka_word = "not_configured";
+  std::string lag;
+  if (health_.kafka) {
+    const FollowerHealth state = health_.kafka();
+    kafka = state.ok;
+    kafka_word = word(kafka);
+    lag = fmt::format(R"(,"kafka_lag":{{"batches":{},"bytes":{},"seconds":{:.3f}}})", state.lag_frames,
+                      state.lag_bytes,
+                      static_cast<double>(state.lag_us) / static_cast<double>(kMicrosPerSecond));
+  }
   const std::string body = fmt::format(
-      R"({{"status":"{}","database":"{}","redis":"{}","kafka":"not_configured","journal":"{}","version":"{}",)"
-      R"("fleet":{}}})",
-      database && journal && redis ? "ok" : "degraded", word(database), redis_word, word(journal),
-      KAVACH_VERSION, fleet);
+      R"({{"status":"{}","database":"{}","redis":"{}","kafka":"{}","journal":"{}","version":"{}",)"
+      R"("fleet":{}{}}})",
+      database && journal && redis && kafka ? "ok" : "degraded", word(database), redis_word, kafka_word,
+      word(journal), KAVACH_VERSION, fleet, lag);
   exchange.answer({.body = body});
 }
 

@@ -1,0 +1,105 @@
+// KafkaShipper: follows the journal on its own thread and carries its events into a topic, one record each.
+//
+// The journal is released up to the last frame before which everything is acknowledged by all in-sync
+// replicas; that position is kept in a file beside the journal. A broker that is away is waited for: the
+// journal keeps what is not acknowledged, and its backlog bound turns into backpressure at the front. After a
+// crash, or an error that ends the producer, what was sent behind the position is sent again, with the same
+// event ids.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <string>
+
+#include "engine/clock.h"
+#include "engine/event.h"
+#include "engine/metrics.h"
+#include "engine/result.h"
+#include "sink/follower.h"
+#include "sink/journal/journal.h"
+#include "sink/kafka/client.h"
+
+namespace kavach::sink {
+
+struct KafkaShipperOptions {
+  KafkaOptions kafka;
+  std::string topic;
+  std::string journal_directory;
+  CorruptionPolicy on_corruption = CorruptionPolicy::kStop;
+};
+
+struct KafkaShipperMetrics {
+  Counter records, failures;
+  Gauge position, in_flight_bytes;
+  void add_to(MetricsRegistry& registry) const;
+};
+
+class KafkaShipper {
+ public:
+  // Reads the remembered position. No broker has to be there. REQUIRES: the journal outlives the shipper.
+  static Result<std::unique_ptr<KafkaShipper>> create(Journal& journal, const KafkaShipperOptions& options);
+  ~KafkaShipper();  // stop(0)
+
+  void start();
+  // Waits for what is durable in the journal by now to be acknowledged (bounded by `patience_us`), then joins
+  // the thread. REQUIRES: one caller. Idempotent.
+  void stop(std::int64_t patience_us);
+  // False while records wait for the broker for some seconds, or after damage ended the shipping. Any thread.
+  bool healthy() const noexcept;
+  // How long ago the oldest batch that was sent and is not acknowledged was accepted; 0: there is none. Any
+  // thread.
+  std::int64_t lag_us() const noexcept;
+  const KafkaShipperMetrics& metrics() const noexcept { return metrics_; }
+
+ private:
+  class Producer;
+  // A frame that was sent: in order of their numbers, each until all frames before it are acknowledged too.
+  struct Pending {
+    std::uint64_t seq;
+    std::size_t records_left;
+    WallMicros received_at;
+    MonoMicros sent_at;
+  };
+
+  KafkaShipper(Journal& journal, const KafkaShipperOptions& options);
+  void run();
+  bool begin_again();
+  bool send_frame();
+  bool send_event(std::uint32_t index, Pending& pending);
+  void take_reports(int wait_ms);
+  void advance();
+  void save_position();
+  void fail(const std::string& why);
+  void give_up(const std::string& reason);
+
+  // Constant after create().
+  Journal& journal_;
+  const KafkaShipperOptions options_;
+  const std::string node_;  // the journal's id
+
+  // The shipper's thread.
+  std::unique_ptr<Producer> producer_;  // null: begin_again() makes one
+  std::unique_ptr<JournalReader> reader_;
+  std::deque<Pending> pending_;  // librdkafka holds pointers to them
+  std::uint64_t sent_seq_ = 0;
+  std::uint64_t acknowledged_seq_ = 0;
+  std::uint64_t saved_seq_ = 0;
+  std::int64_t in_flight_bytes_ = 0;
+  MonoMicros next_save_ = 0;
+  bool failed_ = false;  // the producer has lost a record
+  bool is_complaining_ = false;
+  Batch batch_;
+  std::string arena_, value_, org_;
+  KafkaShipperMetrics metrics_;
+
+  // Any thread.
+  std::atomic<bool> ended_{false};
+  std::atomic<bool> broken_{false};
+  std::atomic<WallMicros> oldest_received_at_{0};
+  std::atomic<MonoMicros> oldest_sent_at_{0};
+
+  Follower follower_;  // last: its thread uses all of the above
+};
+
+}  // namespace kavach::sink

@@ -8,6 +8,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("support")
 
+from support.kafka import KafkaServer  # noqa: E402
 from support.kavachd import Kavachd  # noqa: E402
 from support.redis import RedisServer  # noqa: E402
 
@@ -43,4 +44,11 @@ def node(make_node) -> Kavachd:
 def redis(tmp_path):
     """A redis-server that runs."""
     with RedisServer(tmp_path / "redis") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory):
+    """A broker that runs, for all tests that do not hurt it: each makes topics of its own."""
+    with KafkaServer(tmp_path_factory.mktemp("kafka")) as server:
         yield server

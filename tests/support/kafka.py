@@ -1,0 +1,175 @@
+"""KafkaServer: a real Apache Kafka broker of a test's own, in its folder, to be hurt as the test likes.
+
+It keeps its data and its address: who kills and starts it finds the same topics at the same place. One takes a few
+seconds to start, so tests that only write and read share the one of the fixture `kafka`, with topics of their own.
+"""
+
+import signal
+import socket
+import subprocess
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from support.kavachd import PATIENCE_S, ROOT, hold_port, wait_until
+
+
+@dataclass(frozen=True)
+class Record:
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    headers: tuple  # of (name, bytes), as the producer ordered them
+    value: bytes | None
+
+    def header(self, name: str) -> bytes | None:
+        """The first of that name."""
+        return next((value for own, value in self.headers if own == name), None)
+
+
+@dataclass
+class KafkaServer:
+    folder: Path
+    # More broker settings, or other values, for example {"message.max.bytes": 2000}.
+    settings: dict = field(default_factory=dict)
+    port: int = 0  # 0: any free one, the same after a restart
+    process: subprocess.Popen | None = None
+    held: list[socket.socket] = field(default_factory=list)  # the ports
+
+    @property
+    def address(self) -> str:
+        """For `bootstrap.servers`."""
+        return f"127.0.0.1:{self.port}"
+
+    def log(self) -> str:
+        log = self.folder / "log"
+        return log.read_text(errors="replace") if log.exists() else ""
+
+    # --- its life --------------------------------------------------------------------------------------
+
+    def start(self) -> "KafkaServer":
+        """Returns when it answers."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.held:
+            self.held = [hold_port(), hold_port()]
+            self.port = self.port or self.held[0].getsockname()[1]
+        command = [
+            ROOT / "scripts/kafka/broker", self.folder, str(self.port), str(self.held[1].getsockname()[1]),
+            *(f"{name}={value}" for name, value in self.settings.items()),
+        ]
+        with open(self.folder / "log", "ab") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        wait_until(self._answers, "the broker answers")
+        return self
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, "the broker did not start:\n" + self.log()
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return False
+        try:
+            return bool(self._admin().list_topics(timeout=5).brokers)
+        except KafkaException:
+            return False
+
+    def kill(self) -> None:
+        """kill -9, paused or not."""
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+
+    def stop(self) -> None:
+        """SIGTERM: it closes its logs and says so to its clients."""
+        self.process.terminate()
+        self.process.wait(timeout=PATIENCE_S)
+        self.process = None
+
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
+    def pause(self) -> None:
+        """It takes connections and bytes, as far as the kernel does that for it, and answers nothing."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def __enter__(self) -> "KafkaServer":
+        return self.start()
+
+    def __exit__(self, *_):
+        if self.process is not None:
+            self.kill()
+        for held in self.held:
+            held.close()
+
+    # --- asking it -------------------------------------------------------------------------------------
+
+    def _admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self.address, "log_level": 2})
+
+    def topics(self) -> dict[str, int]:
+        """Name to partitions, without Kafka's own."""
+        topics = self._admin().list_topics(timeout=PATIENCE_S).topics
+        return {name: len(topic.partitions) for name, topic in topics.items() if not name.startswith("__")}
+
+    def create_topic(self, name: str = "", partitions: int = 1, **config) -> str:
+        """Its name; a fresh one when none is given. `config` has the topic's settings, with `_` for `.`."""
+        name = name or f"topic-{uuid.uuid4().hex[:12]}"
+        settings = {key.replace("_", "."): str(value) for key, value in config.items()}
+        topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=settings)
+        admin = self._admin()
+        admin.create_topics([topic], request_timeout=PATIENCE_S)[name].result(PATIENCE_S)
+        wait_until(lambda: self.topics().get(name) == partitions, f"topic {name} is there")
+        return name
+
+    def delete_topic(self, name: str) -> None:
+        admin = self._admin()
+        admin.delete_topics([name], request_timeout=PATIENCE_S)[name].result(PATIENCE_S)
+
+    def produce(self, topic: str, *records: dict) -> None:
+        """Each record has value, and as it likes key, headers, partition, timestamp (ms). Returns when all are in."""
+        producer = Producer({
+            "bootstrap.servers": self.address, "acks": "all", "log_level": 2,
+            "topic.metadata.propagation.max.ms": 2000,  # how long a topic that is unknown may still appear
+        })
+        failures = []
+        for record in records:
+            producer.produce(topic, **record, on_delivery=lambda error, _: failures.append(error) if error else None)
+        left = producer.flush(PATIENCE_S)
+        assert left == 0, f"{left} records not written"
+        assert not failures, failures[0]
+
+    def records(self, topic: str) -> list[Record]:
+        """All that can be read now, by partition and offset."""
+        consumer = Consumer({
+            "bootstrap.servers": self.address, "group.id": "tests", "enable.auto.commit": False,
+            "enable.partition.eof": True, "auto.offset.reset": "earliest", "log_level": 2,
+        })
+        try:
+            partitions = consumer.list_topics(topic, timeout=PATIENCE_S).topics[topic].partitions
+            consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
+            found, open_ends = [], set(partitions)
+
+            def read_on() -> bool:
+                for message in consumer.consume(10_000, timeout=0.2):
+                    if message.error() is None:
+                        found.append(Record(
+                            topic, message.partition(), message.offset(), message.timestamp()[1], message.key(),
+                            tuple(message.headers() or ()), message.value(),
+                        ))
+                    elif message.error().code() == KafkaError._PARTITION_EOF:
+                        open_ends.discard(message.partition())
+                return not open_ends
+
+            wait_until(read_on, f"the ends of topic {topic}")
+        finally:
+            consumer.close()
+        return sorted(found, key=lambda record: (record.partition, record.offset))

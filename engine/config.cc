@@ -202,6 +202,18 @@ bool Reader::set_text(const Setting& setting, const TextSetting& kind, std::stri
         return false;
       }
       break;
+    case TextSetting::Rule::kPostgresUrl:
+      if (!value.empty() && !value.starts_with("postgres://") && !value.starts_with("postgresql://")) {
+        problem_with(setting.key, "must begin with postgres://, postgresql://");
+        return false;
+      }
+      // There only the part before the host is known to be secret.
+      if (value.find("password=") != std::string::npos) {
+        problem_with(setting.key,
+                     "the password belongs before the host: postgres://user:password@host/database");
+        return false;
+      }
+      break;
   }
   kind.field.in(config_) = std::move(value);
   return true;

@@ -30,6 +30,7 @@
 #include "quota/dedup.h"
 #include "sink/journal/journal.h"
 #include "sink/shipper.h"
+#include "sink/store/postgres/change_listener.h"
 #include "sink/store/store.h"
 
 namespace kavach::http {
@@ -38,6 +39,8 @@ namespace kavach::http {
 inline constexpr int kExitFailed = 1;
 
 log::Level level_of(const std::string& name);
+// What store.kind names; with "none" the directory is in SQLite.
+sink::StoreResult<std::unique_ptr<sink::Store>> open_store(const Config& config);
 // Null when the config names no certificate.
 Result<std::shared_ptr<const TlsContext>> load_tls(const Config& config);
 
@@ -78,6 +81,7 @@ class Node {
   MetricsRegistry registry_;
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::unique_ptr<Directory> directory_;
+  std::unique_ptr<sink::ChangeListener> listener_;  // null: not on Postgres
   std::thread discarder_;
   std::atomic<bool> discarding_{true};
 };

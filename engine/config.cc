@@ -202,6 +202,18 @@ bool Reader::set_text(const Setting& setting, const TextSetting& kind, std::stri
         return false;
       }
       break;
+    case TextSetting::Rule::kPostgresUrl:
+      if (!value.empty() && !value.starts_with("postgres://") && !value.starts_with("postgresql://")) {
+        problem_with(setting.key, "must begin with postgres://, postgresql://");
+        return false;
+      }
+      // There only the part before the host is known to be secret.
+      if (value.find("password=") != std::string::npos) {
+        problem_with(setting.key,
+                     "the password belongs before the host: postgres://user:password@host/database");
+        return false;
+      }
+      break;
   }
   kind.field.in(config_) = std::move(value);
   return true;
@@ -391,6 +403,10 @@ void Reader::check_relations() {
   at_least("redis.renew_ms", redis.renew_ms, redis.reply_timeout_ms, "redis.reply_timeout_ms");
   at_least("redis.lease_events_max", redis.lease_events_max, redis.lease_events_min,
            "redis.lease_events_min");
+  if (config_.store.kind == "postgres" && config_.store.url.empty()) {
+    problem_with("store.url",
+                 "is where store.kind = \"postgres\" keeps its data: postgres://user@host/database");
+  }
   if (http.tls_certificate_file.empty() != http.tls_key_file.empty()) {
     const bool key_missing = http.tls_key_file.empty();
     problem_with(

@@ -65,7 +65,8 @@ std::string value_text(const Setting& setting, const Config& config, Secrets sec
                         [&](const TextSetting& kind) {
                           const std::string& text = kind.field.in(config);
                           const bool masked =
-                              secrets == Secrets::kMasked && kind.rule == TextSetting::Rule::kRedisUrl;
+                              secrets == Secrets::kMasked && (kind.rule == TextSetting::Rule::kRedisUrl ||
+                                                              kind.rule == TextSetting::Rule::kPostgresUrl);
                           return quoted(masked ? masked_url(text) : text);
                         },
                         [&](const ChoiceSetting& kind) { return quoted(kind.field.in(config)); },

@@ -3,6 +3,7 @@
 import json
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -119,6 +120,27 @@ def test_no_acknowledged_event_is_lost_or_doubled_while_node_and_database_are_hu
     assert node.stop() == 0
     fleet.check()
     assert len(fleet.acknowledged) > ROUNDS
+
+
+def test_two_nodes_store_what_both_were_sent_once(node, tmp_path, postgres):
+    node.start()
+    other = PostgresKavachd(tmp_path / "other", dict(SETTINGS), server=postgres, key=node.key, org_id=node.org_id)
+    with other:
+        batches = [[event(agent_name=f"agent-{i % 3}", run_id=f"run-{i % 5}") for _ in range(20)] for i in range(60)]
+
+        def send(to, order):
+            for batch in order:
+                assert to.post(batch).status == 202
+
+        with ThreadPoolExecutor(4) as senders:
+            orders = [batches, batches[::-1], batches[20:] + batches[:20], batches[40:] + batches[:40]]
+            for done in [senders.submit(send, *pair) for pair in zip([node, other, node, other], orders)]:
+                done.result()
+        for one in (node, other):
+            wait_until(lambda: one.metric("kavach_journal_backlog_frames") == 0, "the journal to be stored")
+        assert node.event_count() == 60 * 20
+        node.check_roll_ups()
+        assert other.metric("kavach_shipper_failures_total") == node.metric("kavach_shipper_failures_total") == 0
 
 
 def test_the_password_of_the_database_is_shown_nowhere(node, postgres):

@@ -128,7 +128,7 @@ int check(const Config& config, const Arguments& arguments) {
 // Prints the line of JSON that `task` makes of the store.
 template <typename Task>
 int administer(const Config& config, Task task) {
-  auto store = sink::open_sqlite(config.store.path);
+  auto store = http::open_store(config);
   if (!store) return fail(store.error().message);
   const sink::StoreResult<std::string> line = task(**store);
   if (!line) return fail(line.error().message);

@@ -203,6 +203,18 @@ bool Reader::set_text(const Setting& setting, const TextSetting& kind, std::stri
         return false;
       }
       break;
+    case TextSetting::Rule::kPostgresUrl:
+      if (!value.empty() && !value.starts_with("postgres://") && !value.starts_with("postgresql://")) {
+        problem_with(setting.key, "must begin with postgres://, postgresql://");
+        return false;
+      }
+      // There only the part before the host is known to be secret.
+      if (value.find("password=") != std::string::npos) {
+        problem_with(setting.key,
+                     "the password belongs before the host: postgres://user:password@host/database");
+        return false;
+      }
+      break;
   }
   kind.field.in(config_) = std::move(value);
   return true;
@@ -395,6 +407,10 @@ void Reader::check_relations() {
   const bool needs_user = kafka.security.starts_with("sasl");
   if (needs_user && (kafka.sasl_user.empty() || kafka.sasl_password.empty())) {
     problem_with("kafka.security", "needs kafka.sasl_user and kafka.sasl_password");
+  }
+  if (config_.store.kind == "postgres" && config_.store.url.empty()) {
+    problem_with("store.url",
+                 "is where store.kind = \"postgres\" keeps its data: postgres://user@host/database");
   }
   if (http.tls_certificate_file.empty() != http.tls_key_file.empty()) {
     const bool key_missing = http.tls_key_file.empty();

@@ -82,8 +82,11 @@ struct Config {
     std::string on_corruption;         // stop or skip
   } journal;
   struct Store {
-    std::string kind;  // sqlite or none
+    std::string kind;  // sqlite, postgres or none
     std::string path;
+    std::string url;                // Postgres; may hold a password
+    std::int64_t retention_days;    // of events in Postgres; 0: for ever
+    std::int64_t reply_timeout_ms;  // of Postgres
     std::int64_t batch_events_max;  // events of one transaction of the shipper
     std::int64_t batch_delay_ms;    // how long the shipper gathers before it writes
   } store;

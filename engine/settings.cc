@@ -46,7 +46,7 @@ ChoiceSetting choice(std::span<const std::string_view> choices, std::string_view
 constexpr std::array<std::string_view, 3> kEnvironments{"prod", "dev", "local"};
 constexpr std::array<std::string_view, 2> kOnCorruption{"stop", "skip"};
 constexpr std::array<std::string_view, 2> kLimitModes{"enforce", "shadow"};
-constexpr std::array<std::string_view, 2> kStoreKinds{"sqlite", "none"};
+constexpr std::array<std::string_view, 3> kStoreKinds{"sqlite", "postgres", "none"};
 constexpr std::array<std::string_view, 3> kCompressions{"none", "lz4", "zstd"};
 constexpr std::array<std::string_view, 4> kSecurities{"plaintext", "ssl", "sasl_plaintext", "sasl_ssl"};
 constexpr std::array<std::string_view, 3> kSaslMechanisms{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"};
@@ -226,10 +226,23 @@ void add_sink(std::vector<Setting>& rows) {
       {"journal.on_corruption", choice<kJournal, &Journal::on_corruption>(kOnCorruption, "stop"), "",
        Reload::kRestart,
        "What to do about damage in the middle of the journal: refuse to start, or skip the damaged frames."});
-  rows.push_back({"store.kind", choice<kStore, &Store::kind>(kStoreKinds, "sqlite"), "", Reload::kRestart,
-                  "What follows the journal. none: nothing, for benchmarks of the front."});
+  rows.push_back(
+      {"store.kind", choice<kStore, &Store::kind>(kStoreKinds, "sqlite"), "", Reload::kRestart,
+       "What follows the journal, and holds orgs and keys. none: SQLite for these, and nothing that "
+       "follows: for benchmarks of the front."});
   rows.push_back({"store.path", text<kStore, &Store::path>("var/kavach.db", Rule::kNotEmpty), "",
                   Reload::kRestart, "The SQLite database with orgs, keys and events."});
+  rows.push_back({"store.url", text<kStore, &Store::url>("", Rule::kPostgresUrl), "", Reload::kRestart,
+                  "The Postgres database with the same: postgres://user:password@host[:port]/database"
+                  "[?sslmode=verify-full&...]. Also AGENTKAVACH_DATABASE_URL.",
+                  "AGENTKAVACH_DATABASE_URL"});
+  rows.push_back(
+      {"store.retention_days", integer<kStore, &Store::retention_days>(0, 0, 36'500), "days",
+       Reload::kRestart,
+       "Events of days that ended before so many days are dropped from Postgres. 0: kept for ever."});
+  rows.push_back({"store.reply_timeout_ms", integer<kStore, &Store::reply_timeout_ms>(10'000, 100, kHourMs),
+                  "ms", Reload::kRestart,
+                  "A Postgres that says nothing for so long is given up, and connected to anew."});
   rows.push_back({"store.batch_events_max", integer<kStore, &Store::batch_events_max>(10'000, 1, 1'000'000),
                   "events", Reload::kRestart, "Most events stored in one transaction."});
   rows.push_back({"store.batch_delay_ms", integer<kStore, &Store::batch_delay_ms>(100, 0, 60'000), "ms",

@@ -40,7 +40,7 @@ struct BooleanSetting {
 // Any text without control characters.
 struct TextSetting {
   // A server's URL may hold a password, and a secret is one: neither is ever shown.
-  enum class Rule : std::uint8_t { kAny, kNotEmpty, kIpAddress, kRedisUrl, kSecret };
+  enum class Rule : std::uint8_t { kAny, kNotEmpty, kIpAddress, kRedisUrl, kPostgresUrl, kSecret };
   Field<std::string> field;
   std::string_view initial;
   Rule rule;

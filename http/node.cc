@@ -91,6 +91,15 @@ log::Level level_of(const std::string& name) {
   return log::Level::kInfo;
 }
 
+sink::StoreResult<std::unique_ptr<sink::Store>> open_store(const Config& config) {
+  const std::int64_t window_us = config.quota.dedup_window_hours * kMicrosPerHour;
+  if (config.store.kind != "postgres") return sink::open_sqlite(config.store.path, system_clock(), window_us);
+  return sink::open_postgres({.url = config.store.url,
+                              .dedup_window_us = window_us,
+                              .retention_days = config.store.retention_days,
+                              .timeout_ms = config.store.reply_timeout_ms});
+}
+
 Result<std::shared_ptr<const TlsContext>> load_tls(const Config& config) {
   if (config.http.tls_certificate_file.empty()) return std::shared_ptr<const TlsContext>();
   return TlsContext::load(config.http.tls_certificate_file, config.http.tls_key_file);
@@ -138,6 +147,21 @@ Node::~Node() {
   }
 }
 
+// Node and database are started together, in whatever order: a database that is away is waited for.
+sink::StoreResult<std::unique_ptr<sink::Store>> Node::wait_for_store() const {
+  constexpr auto kPause = std::chrono::milliseconds(200);
+  for (bool is_told = false;; is_told = true) {
+    auto store = open_store(config_);
+    if (store || !store.error().retryable || config_.store.kind != "postgres") return store;
+    sigset_t pending;
+    if (::sigpending(&pending) == 0 &&
+        (::sigismember(&pending, SIGTERM) == 1 || ::sigismember(&pending, SIGINT) == 1))
+      return sink::StoreFailure{"told to stop while waiting for it: " + store.error().message, false};
+    if (!is_told) log::warning("the store cannot be opened, trying again: {}", store.error().message);
+    std::this_thread::sleep_for(kPause);
+  }
+}
+
 Status Node::build() {
   if (const std::uint64_t possible = connections_max(config_);
       possible < static_cast<std::uint64_t>(config_.http.connections_max)) {
@@ -148,8 +172,8 @@ Status Node::build() {
   auto tiers = quota::TierTable::load(config_.quota.tiers_file);
   if (!tiers) return tiers.error();
 
-  auto store = sink::open_sqlite(config_.store.path);
-  if (!store) return failure("cannot open the store " + config_.store.path + ": " + store.error().message);
+  auto store = wait_for_store();
+  if (!store) return failure("cannot open the store: " + store.error().message);
 
   auto journal = sink::Journal::open(journal_options(config_, shards));
   if (!journal) return journal.error();
@@ -167,8 +191,8 @@ Status Node::build() {
                     .on_corruption = journal_options(config_, shards).on_corruption});
     if (!shipper) return shipper.error();
     kafka_ = std::move(*shipper);
-  } else if (config_.store.kind == "sqlite") {
-    auto own = sink::open_sqlite(config_.store.path, system_clock(), window_us);
+  } else if (config_.store.kind != "none") {
+    auto own = wait_for_store();
     if (!own) return failure("cannot open the store: " + own.error().message);
     auto shipper =
         sink::Shipper::create(*journal_, std::move(*own),
@@ -417,6 +441,9 @@ int Node::run(const sigset_t& signals) {
     });
   }
   directory_->start();
+  if (config_.store.kind == "postgres") {
+    listener_ = std::make_unique<sink::ChangeListener>(config_.store.url, [this] { directory_->poll_now(); });
+  }
   runtime_->start();
   if (membership_ != nullptr) membership_->join();
   for_each_lane([](Lane& lane) { lane.server->start(); });
@@ -440,6 +467,7 @@ int Node::run(const sigset_t& signals) {
   runtime_->stop();
   workers_->stop();
   for (auto& lane : lanes_) directory_->report_uses(lane->keys.take_uses());  // since the last tick
+  listener_.reset();
   directory_->stop();
   if (kafka_ != nullptr) kafka_->stop(config_.http.drain_timeout_ms * kMicrosPerMilli);
   if (shipper_ != nullptr) shipper_->stop(config_.http.drain_timeout_ms * kMicrosPerMilli);

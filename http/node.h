@@ -31,6 +31,7 @@
 #include "sink/journal/journal.h"
 #include "sink/kafka/shipper.h"
 #include "sink/shipper.h"
+#include "sink/store/postgres/change_listener.h"
 #include "sink/store/store.h"
 
 namespace kavach::http {
@@ -39,6 +40,8 @@ namespace kavach::http {
 inline constexpr int kExitFailed = 1;
 
 log::Level level_of(const std::string& name);
+// What store.kind names; with "none" the directory is in SQLite.
+sink::StoreResult<std::unique_ptr<sink::Store>> open_store(const Config& config);
 // Null when the config names no certificate.
 Result<std::shared_ptr<const TlsContext>> load_tls(const Config& config);
 sink::KafkaOptions kafka_options(const Config& config);
@@ -57,6 +60,7 @@ class Node {
  private:
   struct Lane;
 
+  sink::StoreResult<std::unique_ptr<sink::Store>> wait_for_store() const;
   Status restore_lanes(sink::Store& store);
   Status open_listeners();
   void build_metrics();
@@ -81,6 +85,7 @@ class Node {
   MetricsRegistry registry_;
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::unique_ptr<Directory> directory_;
+  std::unique_ptr<sink::ChangeListener> listener_;  // null: not on Postgres
   std::thread discarder_;
   std::atomic<bool> discarding_{true};
 };

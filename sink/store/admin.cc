@@ -59,7 +59,8 @@ StoreResult<void> set_status(Connection& connection, const UuidText& org, std::s
   auto ran = run_once(
       connection,
       "INSERT INTO subscriptions (org_id, tier, status, paused_at_us, cancelled_at_us, updated_at_us) "
-      "SELECT id, tier, ?2, CASE WHEN ?2 = 'paused' THEN ?3 END, CASE WHEN ?2 = 'cancelled' THEN ?3 END, ?3 "
+      "SELECT id, tier, ?2, CASE WHEN ?2 = 'paused' THEN CAST(?3 AS BIGINT) END, CASE WHEN ?2 = 'cancelled' "
+      "THEN CAST(?3 AS BIGINT) END, CAST(?3 AS BIGINT) "
       "FROM organizations WHERE id = ?1 "
       "ON CONFLICT (org_id) DO UPDATE SET status = excluded.status, paused_at_us = excluded.paused_at_us, "
       "cancelled_at_us = excluded.cancelled_at_us, updated_at_us = excluded.updated_at_us "

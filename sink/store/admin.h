@@ -9,7 +9,7 @@
 
 #include "engine/clock.h"
 #include "engine/ids.h"
-#include "sink/store/sqlite.h"
+#include "sink/store/sql.h"
 #include "sink/store/store.h"
 
 namespace kavach::sink {

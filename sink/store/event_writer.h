@@ -8,7 +8,8 @@
 #include <span>
 
 #include "engine/event.h"
-#include "sink/store/sqlite.h"
+#include "sink/store/event_rows.h"
+#include "sink/store/sql.h"
 #include "sink/store/store.h"
 
 namespace kavach::sink {
@@ -16,11 +17,14 @@ namespace kavach::sink {
 class EventWriter {
  public:
   // Prepares all statements. REQUIRES: a migrated database; the connection outlives the writer.
-  static StoreResult<EventWriter> create(Connection& connection, std::int64_t dedup_window_us);
+  static StoreResult<EventWriter> create(Connection& connection, std::unique_ptr<EventRows> rows);
   EventWriter(EventWriter&&) noexcept;
   EventWriter& operator=(EventWriter&&) noexcept;
   ~EventWriter();
 
+  // Before the transaction: what EventRows::make_room() says.
+  StoreResult<void> make_room(std::span<const Batch> batches, WallMicros now);
+  StoreResult<void> drop_old(WallMicros now);
   // An event is a duplicate when its project has sent its deduplication key within the window before it, or
   // when its id is stored already (a frame that is read again). Duplicates change no sum. `node`
   // is whose use they are.

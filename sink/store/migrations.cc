@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "sink/store/sqlite.h"
+#include "sink/store/sql.h"
 
 namespace kavach::sink {
 namespace {
@@ -12,7 +12,10 @@ namespace {
 // The highest number applied; 0 for an empty database.
 StoreResult<std::int64_t> applied_version(Connection& connection) {
   auto find_table = connection.prepare(
-      "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'");
+      connection.dialect() == Dialect::kSqlite
+          ? "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'"
+          : "SELECT COUNT(*) FROM pg_tables WHERE schemaname = current_schema() AND tablename = "
+            "'schema_migrations'");
   if (!find_table) return find_table.error();
   auto found = find_table->scalar();
   if (!found || *found == 0) return found;
@@ -53,6 +56,11 @@ StoreResult<void> migrate(Connection& connection, std::span<const Migration> mig
 
     auto transaction = Transaction::begin_write(connection);
     if (!transaction) return transaction.error();
+    if (connection.dialect() == Dialect::kPostgres) {
+      // SQLite's transaction has the write lock; here it is a lock of Kavach's own, "kavach" in ASCII.
+      auto locked = connection.execute("SELECT pg_advisory_xact_lock(118066342093672)");
+      if (!locked) return locked.error();
+    }
     // Another process may have migrated while this one waited for the lock.
     const auto version = applied_version(connection);
     if (!version) return version.error();

@@ -1,6 +1,6 @@
 // Store: what Kavach keeps in SQL: organizations, keys, limits, events, agents, runs, roll-ups.
 //
-// The interface that SQLite (open_sqlite) and later Postgres implement. Schema: contract/entities.md section
+// The interface to SQLite (open_sqlite) and Postgres (open_postgres). Schema: contract/entities.md section
 // 3, by numbered migrations (sink/store/migrations.h).
 //
 // A Store is one connection and is used by one thread at a time. Calls block; none belongs on a shard's loop.
@@ -37,7 +37,8 @@ struct StoreFailure {
       : message(std::move(what)), retryable(may_succeed_later) {}
 
   std::string message;
-  bool retryable = false;  // locked, disk full, I/O: the same call may succeed later
+  bool retryable = false;  // locked, disk full, I/O, server away: the same call may succeed later
+  bool fenced = false;     // another consumer has claimed the partition: nothing was stored
 };
 template <typename T>
 using StoreResult = Result<T, StoreFailure>;
@@ -162,6 +163,14 @@ struct ApplyOutcome {
   std::uint64_t duplicates = 0;  // refused by the unique index
 };
 
+// How far a consumer of a partitioned log came, as it claimed it.
+struct PartitionPosition {
+  std::string topic;
+  std::int32_t partition = 0;
+  std::int64_t generation = 0;   // of the claim
+  std::int64_t next_offset = 0;  // the first that is not stored
+};
+
 class Store {
  public:
   virtual ~Store() = default;
@@ -173,6 +182,13 @@ class Store {
   // to repeat. The position becomes `seq`, also when it was higher (a journal that was put back from a copy).
   virtual StoreResult<ApplyOutcome> apply(std::span<const Batch> batches, const Uuid& journal_id,
                                           std::uint64_t seq) = 0;
+  // Makes the caller the one consumer of a partition, and tells where it left off (0: at the start). Whoever
+  // had it before is fenced off: its next apply_at() stores nothing and fails with StoreFailure::fenced.
+  virtual StoreResult<PartitionPosition> claim_partition(std::string_view topic, std::int32_t partition) = 0;
+  // As apply(), with other positions than a journal's: `next_offset` of each becomes its partition's, in the
+  // same transaction, if its generation is still the partition's. `node` is whose use the events are.
+  virtual StoreResult<ApplyOutcome> apply_at(std::span<const Batch> batches, const Uuid& node,
+                                             std::span<const PartitionPosition> positions) = 0;
   // Forgets what nobody asks for any more: deduplication keys older than `dedup_before_us`, and the use of
   // days and months that ended more than two days and two months ago. At most `rows_max` rows of each of the
   // three; returns how many went.
@@ -238,6 +254,20 @@ class Store {
   // Reads one row: the file is there and can be read.
   virtual StoreResult<void> ping() = 0;
 };
+
+// A key behind which an event is no duplicate, and events that are dropped, by days: 0 keeps them for ever.
+struct PostgresOptions {
+  std::string url;  // postgres://user:password@host:port/database?parameter=value
+  std::int64_t dedup_window_us = kRememberForEver;
+  std::int64_t retention_days = 0;   // events older than that go with their partition
+  std::int64_t timeout_ms = 10'000;  // a server that says nothing for so long is given up
+};
+
+// Connects and migrates; several processes may do so at once. A connection that is lost, or a server that
+// does not answer in time, is a retryable failure, and the next call connects anew. No message shows the
+// password. REQUIRES: the clock outlives the store.
+StoreResult<std::unique_ptr<Store>> open_postgres(const PostgresOptions& options,
+                                                  const Clock& clock = system_clock());
 
 // Opens and migrates; creates the file (mode 0600) and its folder when missing. Several connections and
 // processes may have the file open; a call waits up to 5 s for another writer, then fails as retryable.

@@ -73,6 +73,28 @@ TEST_CASE("the variable that other software uses for the URL counts where Kavach
   CHECK(parsed("", {"AGENTKAVACH_JWT_SECRET=x"}).has_value());
 }
 
+TEST_CASE("the password of the database is masked, and refused where it would not be") {
+  const auto with_store = [](const std::string& url) {
+    return parsed("[store]\nkind = \"postgres\"\nurl = \"" + url + "\"\n");
+  };
+  const auto config = with_store("postgres://kavach:s3cret@host:5432/kavach?sslmode=require");
+  REQUIRE(config.has_value());
+  CHECK(config->store.url == "postgres://kavach:s3cret@host:5432/kavach?sslmode=require");
+  CHECK(print_config(*config).find("url = \"postgres://***@host:5432/kavach?sslmode=require\"\n") !=
+        std::string::npos);
+  CHECK(print_config(*config).find("s3cret") == std::string::npos);
+  for (const std::string url : {"postgres://host/kavach?password=s3cret", "host=h password=s3cret"}) {
+    const auto refused = with_store(url);
+    REQUIRE_FALSE(refused.has_value());
+    CHECK(refused.error().message.find("k.toml:3:7: store.url: ") == 0);
+    CHECK(refused.error().message.find("s3cret") == std::string::npos);
+  }
+  const auto missing = parsed("[store]\nkind = \"postgres\"\n");
+  REQUIRE_FALSE(missing.has_value());
+  CHECK(missing.error().message.find("store.url: is where store.kind") != std::string::npos);
+  CHECK(parsed("", {"AGENTKAVACH_DATABASE_URL=postgresql://alias/db"})->store.url == "postgresql://alias/db");
+}
+
 TEST_CASE("leases outlive a lost renewal, and their bounds are in order") {
   const auto problem = [](std::string_view toml) {
     const auto config = parsed(toml);

@@ -31,6 +31,7 @@ std::string other_value(const SettingInfo& setting) {
   if (setting.type == "boolean") return setting.default_text == "true" ? "false" : "true";
   if (setting.key == "http.address") return "\"::1\"";
   if (setting.key == "redis.url") return "\"redis://other\"";
+  if (setting.key == "store.url") return "\"postgres://other\"";
   if (setting.type == "string") return "\"other \\\"\\\\ é\"";
   if (setting.type == "integer") {
     const std::string max = setting.range_text.substr(setting.range_text.find("..") + 2);

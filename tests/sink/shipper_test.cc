@@ -58,6 +58,13 @@ class ControlledStore final : public Store {
   StoreResult<std::uint64_t> position(const Uuid& journal_id) override {
     return store_->position(journal_id);
   }
+  StoreResult<PartitionPosition> claim_partition(std::string_view topic, std::int32_t partition) override {
+    return store_->claim_partition(topic, partition);
+  }
+  StoreResult<ApplyOutcome> apply_at(std::span<const Batch> batches, const Uuid& node,
+                                     std::span<const PartitionPosition> positions) override {
+    return store_->apply_at(batches, node, positions);
+  }
   StoreResult<std::uint64_t> prune(std::int64_t dedup_before_us, std::uint64_t rows_max) override {
     return store_->prune(dedup_before_us, rows_max);
   }

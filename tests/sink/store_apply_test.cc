@@ -52,8 +52,8 @@ TEST_CASE_FIXTURE(StoreFixture, "names keep their quotes, their unicode and even
   auto select = Sql::must(sql.connection().prepare("SELECT agent_name, dedup_key FROM events"));
   auto rows = select.rows();
   REQUIRE(Sql::must(rows.next()));
-  CHECK(rows.text(0) == name);
-  CHECK(rows.text(1) == name);
+  CHECK(rows.text(0) == as_stored(name));
+  CHECK(rows.text(1) == as_stored(name));
 }
 
 TEST_CASE_FIXTURE(StoreFixture, "texts are ordered as bytes") {
@@ -101,7 +101,7 @@ TEST_CASE_FIXTURE(StoreFixture,
 
 TEST_CASE_FIXTURE(StoreFixture, "a key is new again behind its window, pruned or not") {
   constexpr std::int64_t kWindow = 168 * kMicrosPerHour;
-  store = Sql::must(open_sqlite(path, clock, kWindow));
+  store = open(kWindow);
   std::uint32_t number = 0;
   const auto send = [&](WallMicros at) {
     ++number;
@@ -133,14 +133,13 @@ TEST_CASE_FIXTURE(StoreFixture, "the same keys from two processes at once are st
   std::vector<std::string> keys;
   for (int i = 0; i < 200; ++i) keys.push_back("key-" + std::to_string(i));
   const auto child = [&](std::uint32_t number) {
-    const auto own = open_sqlite(path);
-    if (!own) ::_exit(2);
+    const std::unique_ptr<Store> own = open(kRememberForEver);
     for (std::uint32_t round = 0; round < 20; ++round) {
       std::vector<Event> events;
       for (std::size_t i = 0; i < 10; ++i)
         events.push_back(make_event("a", keys[round * 10 + i], 1'800'000'000));
       const Batch batch = make_batch(number * 1000 + round, 1'800'000'000, std::move(events));
-      if (!(*own)->apply(std::span<const Batch>(&batch, 1), numbered_id(1, number), round + 1)) ::_exit(3);
+      if (!own->apply(std::span<const Batch>(&batch, 1), numbered_id(1, number), round + 1)) ::_exit(3);
     }
     ::_exit(0);
   };
@@ -168,7 +167,7 @@ TEST_CASE_FIXTURE(StoreFixture, "sums stop at the largest integer, in memory and
   const auto all_are_max = [&](const std::string& table, const std::vector<std::string>& columns) {
     for (const std::string& column : columns) {
       CAPTURE(column);
-      CHECK(sql.text("SELECT typeof(" + column + ") FROM " + table) == "integer");
+      CHECK(sql.text("SELECT " + type_of(column) + " FROM " + table) == kInteger);
       CHECK(sql.integer("SELECT " + column + " FROM " + table) == kInt64Max);
     }
   };
@@ -295,32 +294,34 @@ TEST_CASE_FIXTURE(StoreFixture,
   CHECK(duplicates > 0);
   CHECK(static_cast<std::uint64_t>(sql.integer("SELECT COUNT(*) FROM events")) == stored);
 
-  CHECK(
-      sql.lines("SELECT * FROM usage_hourly ORDER BY 1, 2, 3, 4, 5", 18) ==
-      sql.lines(
-          "SELECT project_id, ts_us / 3600000000 * 3600 AS h, agent_name, provider, model, org_id, COUNT(*), "
-          "SUM(is_error), SUM(cost_nano), SUM(CASE WHEN is_error THEN cost_nano ELSE 0 END), "
-          "SUM(input_tokens), "
-          "SUM(output_tokens), 0, 0, SUM(duration_ms), SUM(duration_ms > 0), MAX(output_tokens), MAX(ts_us) "
-          "FROM events GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5",
-          18));
+  CHECK(sql.lines("SELECT * FROM usage_hourly ORDER BY 1, 2, 3, 4, 5", 18) ==
+        sql.lines("SELECT project_id, ts_us / 3600000000 * 3600 AS h, agent_name, provider, model, "
+                  "MIN(org_id), COUNT(*), "
+                  "SUM(is_error), SUM(cost_nano), SUM(CASE WHEN is_error = 1 THEN cost_nano ELSE 0 END), "
+                  "SUM(input_tokens), "
+                  "SUM(output_tokens), 0, 0, SUM(duration_ms), SUM(CASE WHEN duration_ms > 0 THEN 1 ELSE 0 "
+                  "END), MAX(output_tokens), MAX(ts_us) "
+                  "FROM events GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5",
+                  18));
   CHECK(sql.lines("SELECT * FROM usage_minute ORDER BY 1, 2, 3, 4, 5", 13) ==
-        sql.lines(
-            "SELECT project_id, ts_us / 60000000 * 60 AS m, agent_name, provider, model, org_id, COUNT(*), "
-            "SUM(is_error), SUM(cost_nano), SUM(input_tokens), SUM(output_tokens), SUM(duration_ms), "
-            "SUM(duration_ms > 0) FROM events WHERE received_at_us - ts_us < 172800000000 "
-            "GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5",
-            13));
+        sql.lines("SELECT project_id, ts_us / 60000000 * 60 AS m, agent_name, provider, model, MIN(org_id), "
+                  "COUNT(*), "
+                  "SUM(is_error), SUM(cost_nano), SUM(input_tokens), SUM(output_tokens), SUM(duration_ms), "
+                  "SUM(CASE WHEN duration_ms > 0 THEN 1 ELSE 0 END) FROM events WHERE received_at_us - ts_us "
+                  "< 172800000000 "
+                  "GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5",
+                  13));
   CHECK(sql.lines("SELECT * FROM usage_hourly_dim ORDER BY 1, 2, 3, 4", 10) ==
         sql.lines("SELECT org_id, ts_us / 3600000000 * 3600 AS h, agent_name, provider, '', 0, COUNT(*), "
                   "SUM(cost_nano), "
                   "SUM(input_tokens), SUM(output_tokens) FROM events GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4",
                   10));
   CHECK(sql.lines("SELECT * FROM usage_daily_platform ORDER BY 1, 2, 3, 4", 9) ==
-        sql.lines("SELECT ts_us / 86400000000 * 86400 AS d, project_id, provider, model, org_id, COUNT(*), "
-                  "SUM(is_error), SUM(cost_nano), SUM(input_tokens + output_tokens) FROM events "
-                  "GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4",
-                  9));
+        sql.lines(
+            "SELECT ts_us / 86400000000 * 86400 AS d, project_id, provider, model, MIN(org_id), COUNT(*), "
+            "SUM(is_error), SUM(cost_nano), SUM(input_tokens + output_tokens) FROM events "
+            "GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4",
+            9));
   CHECK(sql.lines(
             "SELECT org_id, name, first_seen_us, last_event_us, total_events, total_errors, total_cost_nano, "
             "total_input_tokens, total_output_tokens, total_duration_ms FROM agents ORDER BY 1, 2",

@@ -13,9 +13,16 @@
 
 #include "engine/clock.h"
 #include "engine/event.h"
-#include "sink/store/sqlite.h"
+#include "sink/store/sql.h"
 #include "sink/store/store.h"
 #include "tests/support/temp_folder.h"
+
+#ifdef KAVACH_TEST_POSTGRES
+#include <fmt/format.h>
+
+#include "sink/store/postgres/session.h"
+#include "tests/support/postgres_server.h"
+#endif
 
 namespace kavach::sink::test {
 
@@ -28,10 +35,11 @@ class FixedClock final : public Clock {
   WallMicros now = 1'800'000'000 * kMicrosPerSecond;
 };
 
-// Its own connection to the same file.
+// Its own connection to the same database.
 class Sql {
  public:
-  explicit Sql(const std::string& path) : connection_(must(Connection::open(path))) {}
+  explicit Sql(const std::string& path) : connection_(must(connect_sqlite(path))) {}
+  explicit Sql(Connection connection) : connection_(std::move(connection)) {}
 
   std::int64_t integer(std::string_view query) {
     auto statement = must(connection_.prepare(query));
@@ -109,12 +117,83 @@ inline KeyDigest digest_of(std::uint8_t seed) {
   return digest;
 }
 
+#ifdef KAVACH_TEST_POSTGRES
+// The same tests on Postgres: one server for all of them, a database for each.
+struct StoreFixture {
+  static kavach::test::PostgresServer& server() {
+    static kavach::test::PostgresServer one;
+    return one;
+  }
+  static std::string make_database() {
+    static int databases = 0;
+    const std::string name = fmt::format("kavach_{}", ++databases);
+    Sql(connect(server().url())).execute(("CREATE DATABASE " + name).c_str());
+    // SQLite's names for what the tests ask, where Postgres has others.
+    Sql(connect(server().url(name)))
+        .execute(
+            "CREATE FUNCTION json_valid(t text) RETURNS int LANGUAGE sql AS $$ SELECT (t::json IS NOT "
+            "NULL)::int "
+            "$$; CREATE FUNCTION json_array_length(t text) RETURNS int LANGUAGE sql AS $$ SELECT "
+            "json_array_length(t::json) $$; CREATE FUNCTION unixepoch(s bigint, text, text) RETURNS bigint "
+            "LANGUAGE sql AS $$ SELECT s / 86400 * 86400 $$; CREATE FUNCTION strftime(f text, s bigint, "
+            "text) "
+            "RETURNS bigint LANGUAGE sql AS $$ SELECT to_char(to_timestamp(s) AT TIME ZONE 'UTC', CASE f "
+            "WHEN "
+            "'%Y' THEN 'YYYY' ELSE 'MM' END)::bigint $$");
+    return server().url(name);
+  }
+  static Connection connect(const std::string& url) {
+    return Connection(Sql::must(connect_postgres(url, 10'000)));
+  }
+
+  FixedClock clock;
+  std::string url = make_database();
+  std::unique_ptr<Store> store = open(kRememberForEver);
+  Sql sql{connect(url)};
+
+  std::unique_ptr<Store> open(std::int64_t dedup_window_us) const {
+    return Sql::must(open_postgres({.url = url, .dedup_window_us = dedup_window_us}, clock));
+  }
+  void refuse_inserts(const std::string& table) {
+    sql.execute(
+        ("CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'broken'; END $$; "
+         "CREATE TRIGGER broken BEFORE INSERT ON " +
+         table + " FOR EACH ROW EXECUTE FUNCTION broken()")
+            .c_str());
+  }
+  void allow_inserts(const std::string& table) {
+    sql.execute(("DROP TRIGGER broken ON " + table + "; DROP FUNCTION broken()").c_str());
+  }
+  static constexpr std::string_view kInteger = "bigint";
+  static std::string type_of(const std::string& column) { return "pg_typeof(" + column + ")::text"; }
+  // Postgres has no NUL in a text.
+  static std::string as_stored(std::string_view text) {
+    std::string stored(text);
+    for (std::size_t at = 0; (at = stored.find('\0', at)) != std::string::npos;)
+      stored.replace(at, 1, "\xef\xbf\xbd");
+    return stored;
+  }
+#else
 struct StoreFixture {
   TempFolder folder;
   FixedClock clock;
   std::string path = folder.file("kavach.db");
-  std::unique_ptr<Store> store = Sql::must(open_sqlite(path, clock));
+  std::unique_ptr<Store> store = open(kRememberForEver);
   Sql sql{path};
+
+  std::unique_ptr<Store> open(std::int64_t dedup_window_us) const {
+    return Sql::must(open_sqlite(path, clock, dedup_window_us));
+  }
+  void refuse_inserts(const std::string& table) {
+    sql.execute(
+        ("CREATE TRIGGER broken BEFORE INSERT ON " + table + " BEGIN SELECT RAISE(ABORT, 'broken'); END")
+            .c_str());
+  }
+  void allow_inserts(const std::string&) { sql.execute("DROP TRIGGER broken"); }
+  static constexpr std::string_view kInteger = "integer";
+  static std::string type_of(const std::string& column) { return "typeof(" + column + ")"; }
+  static std::string as_stored(std::string_view text) { return std::string(text); }
+#endif
 
   ApplyOutcome apply(const Batch& batch, std::uint64_t seq) {
     return Sql::must(store->apply(std::span<const Batch>(&batch, 1), kJournal, seq));

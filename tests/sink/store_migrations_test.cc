@@ -20,7 +20,8 @@ constexpr std::string_view kCountNamedIndexes =
 constexpr std::string_view kSchemaText =
     "SELECT replace(sql, ', last_received_us BIGINT', '') FROM sqlite_master "
     "WHERE sql IS NOT NULL AND type IN ('table', 'index') AND name NOT IN ('schema_migrations', "
-    "'shipper_positions', 'directory_version', 'org_limits', 'node_usage', 'ix_node_usage_period', "
+    "'shipper_positions', 'directory_version', 'org_limits', 'node_usage', 'partition_positions', "
+    "'ix_node_usage_period', "
     "'ix_agents_killed') ORDER BY name";
 
 // FNV-1a: short, and enough to notice an edit.
@@ -47,7 +48,7 @@ TEST_CASE("an opened store has exactly the contract's tables and indexes, beside
   const auto store = Sql::must(open_sqlite(folder.file("kavach.db")));
   Sql opened(folder.file("kavach.db"));
   CHECK(opened.lines(kSchemaText, 1) == contract.lines(kSchemaText, 1));
-  CHECK(opened.integer(kCountTables) == 40 + 5);
+  CHECK(opened.integer(kCountTables) == 40 + 6);
   CHECK(opened.integer("SELECT COUNT(*) FROM pragma_table_info('agents')") ==
         contract.integer("SELECT COUNT(*) FROM pragma_table_info('agents')") + 1);
 }
@@ -65,16 +66,16 @@ TEST_CASE("each migration is remembered with its number, name and time") {
   const auto store = Sql::must(open_sqlite(folder.file("kavach.db"), clock));
   Sql sql(folder.file("kavach.db"));
   CHECK(sql.lines("SELECT number, name, applied_at_us FROM schema_migrations ORDER BY number", 3) ==
-        std::vector<std::string>{"1|contract|42", "2|kavach|42", "3|limits|42"});
+        std::vector<std::string>{"1|contract|42", "2|kavach|42", "3|limits|42", "4|partition_positions|42"});
 }
 
 TEST_CASE("a database of a newer version is refused in words, and not touched") {
   StoreFixture f;
-  f.sql.execute("INSERT INTO schema_migrations (number, name, applied_at_us) VALUES (4, 'later', 0)");
+  f.sql.execute("INSERT INTO schema_migrations (number, name, applied_at_us) VALUES (5, 'later', 0)");
   const auto opened = open_sqlite(f.path);
   REQUIRE(opened.has_error());
   CHECK_FALSE(opened.error().retryable);
-  CHECK(opened.error().message.find("schema version 4") != std::string::npos);
+  CHECK(opened.error().message.find("schema version 5") != std::string::npos);
   CHECK(opened.error().message.find("newer Kavach") != std::string::npos);
 }
 
@@ -127,7 +128,7 @@ TEST_CASE("eight processes that open a missing file at once make one schema") {
     REQUIRE(::waitpid(child, &status, 0) == child);
     CHECK(status == 0);
   }
-  CHECK(Sql(path).integer("SELECT COUNT(*) FROM schema_migrations") == 3);
+  CHECK(Sql(path).integer("SELECT COUNT(*) FROM schema_migrations") == 4);
 }
 
 TEST_CASE("the database and its write-ahead log are readable by their owner only") {

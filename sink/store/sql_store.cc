@@ -1,5 +1,9 @@
-// The Store over one SQLite connection: transactions, positions and scans here, the events' SQL in
-// event_writer.cc, the directory's in directory_tables.cc, an administrator's changes in admin.cc.
+// The Store over one SQL connection, SQLite's or Postgres's: transactions, positions and scans here, the
+// events' SQL in event_writer.cc, the directory's in directory_tables.cc, an administrator's changes in
+// admin.cc.
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <utility>
 
 #include "engine/calendar.h"
@@ -7,8 +11,10 @@
 #include "sink/store/directory_tables.h"
 #include "sink/store/event_writer.h"
 #include "sink/store/migrations.h"
+#include "sink/store/postgres/event_rows.h"
+#include "sink/store/postgres/session.h"
 #include "sink/store/rollup.h"
-#include "sink/store/sqlite.h"
+#include "sink/store/sql.h"
 #include "sink/store/store.h"
 
 namespace kavach::sink {
@@ -20,19 +26,9 @@ constexpr std::string_view kFollower = "store";
 constexpr std::int64_t kUsageDays = 2;
 constexpr std::int64_t kUsageMonths = 2;
 
-class SqliteStore final : public Store {
+class SqlStore final : public Store {
  public:
-  static StoreResult<std::unique_ptr<Store>> open(const std::string& path, const Clock& clock,
-                                                  std::int64_t dedup_window_us) {
-    auto connection = Connection::open(path);
-    if (!connection) return connection.error();
-    if (auto migrated = migrate(*connection, sqlite_migrations(), clock.wall()); !migrated) {
-      return StoreFailure{path + ": " + migrated.error().message, migrated.error().retryable};
-    }
-    std::unique_ptr<SqliteStore> store(new SqliteStore(std::move(*connection), clock));
-    if (auto prepared = store->prepare(dedup_window_us); !prepared) return prepared.error();
-    return std::unique_ptr<Store>(std::move(store));
-  }
+  SqlStore(Connection connection, const Clock& clock) : connection_(std::move(connection)), clock_(clock) {}
 
   StoreResult<std::uint64_t> position(const Uuid& journal_id) override {
     const UuidText journal(journal_id);
@@ -46,14 +42,40 @@ class SqliteStore final : public Store {
   // is stored, so nothing is lost and nothing needs to be recognised as a repetition.
   StoreResult<ApplyOutcome> apply(std::span<const Batch> batches, const Uuid& journal_id,
                                   std::uint64_t seq) override {
-    auto transaction = Transaction::begin_write(connection_);
-    if (!transaction) return transaction.error();
-    auto outcome = event_writer_->write(batches, journal_id);
-    if (!outcome) return outcome;
-    auto moved = upsert_position_.run(UuidText(journal_id), kFollower, seq, clock_.wall());
-    if (!moved) return moved.error();
-    if (auto committed = transaction->commit(); !committed) return committed.error();
-    return outcome;
+    return write(batches, journal_id, [&]() -> StoreResult<void> {
+      auto moved = upsert_position_.run(UuidText(journal_id), kFollower, seq, clock_.wall());
+      if (!moved) return moved.error();
+      return {};
+    });
+  }
+
+  StoreResult<PartitionPosition> claim_partition(std::string_view topic, std::int32_t partition) override {
+    PartitionPosition claimed{std::string(topic), partition};
+    auto rows = claim_partition_.rows(topic, partition, clock_.wall());
+    const auto row = rows.next();
+    if (!row) return row.error();
+    claimed.generation = rows.integer(0);
+    claimed.next_offset = rows.integer(1);
+    // The claim counts when the statement has ended.
+    if (const auto end = rows.next(); !end) return end.error();
+    return claimed;
+  }
+
+  StoreResult<ApplyOutcome> apply_at(std::span<const Batch> batches, const Uuid& node,
+                                     std::span<const PartitionPosition> positions) override {
+    return write(batches, node, [&]() -> StoreResult<void> {
+      for (const PartitionPosition& at : positions) {
+        auto moved = move_partition_.run(std::string_view(at.topic), at.partition, at.generation,
+                                         at.next_offset, clock_.wall());
+        if (!moved) return moved.error();
+        if (*moved == 1) continue;
+        StoreFailure fenced{
+            fmt::format("partition {} of {} was claimed by another consumer", at.partition, at.topic), false};
+        fenced.fenced = true;
+        return fenced;
+      }
+      return {};
+    });
   }
 
   StoreResult<std::uint64_t> prune(std::int64_t dedup_before_us, std::uint64_t rows_max) override {
@@ -62,6 +84,7 @@ class SqliteStore final : public Store {
         prune_dedup_.run(dedup_before_us, rows_max),
         prune_usage_.run(PeriodKey::kDaily, day_of(now) - kUsageDays, rows_max),
         prune_usage_.run(PeriodKey::kMonthly, month_of(now) - kUsageMonths, rows_max)};
+    if (auto dropped = event_writer_->drop_old(now); !dropped) return dropped.error();
     std::uint64_t sum = 0;
     for (const auto& rows : pruned) {
       if (!rows) return rows.error();
@@ -81,9 +104,9 @@ class SqliteStore final : public Store {
   StoreResult<void> record_key_use(std::span<const KeyUse> uses) override {
     // Whoever calls this also looks for revoked keys, and must not wait for a long transaction of another.
     constexpr int kPatienceMs = 50;
-    connection_.set_busy_timeout(kPatienceMs);
+    connection_.set_lock_timeout(kPatienceMs);
     auto recorded = sink::record_key_use(connection_, uses);
-    connection_.set_busy_timeout(Connection::kBusyTimeoutMs);
+    connection_.set_lock_timeout(Connection::kLockTimeoutMs);
     return recorded;
   }
 
@@ -178,11 +201,9 @@ class SqliteStore final : public Store {
     return {};
   }
 
- private:
-  SqliteStore(Connection connection, const Clock& clock)
-      : connection_(std::move(connection)), clock_(clock) {}
-
-  StoreResult<void> prepare(std::int64_t dedup_window_us) {
+  // `make_rows`: how this database takes events.
+  template <typename MakeRows>
+  StoreResult<void> prepare(MakeRows make_rows) {
     const std::pair<Statement*, std::string_view> statements[] = {
         {&select_position_, "SELECT seq FROM shipper_positions WHERE journal_id = ?1 AND follower = ?2"},
         {&upsert_position_,
@@ -196,6 +217,14 @@ class SqliteStore final : public Store {
         {&prune_usage_,
          "DELETE FROM node_usage WHERE (node, org_id, period, number) IN "
          "(SELECT node, org_id, period, number FROM node_usage WHERE period = ?1 AND number < ?2 LIMIT ?3)"},
+        {&claim_partition_,
+         "INSERT INTO partition_positions (topic, partition, generation, next_offset, updated_at_us) "
+         "VALUES (?1, ?2, 1, 0, ?3) ON CONFLICT (topic, partition) DO UPDATE SET "
+         "generation = partition_positions.generation + 1, updated_at_us = excluded.updated_at_us "
+         "RETURNING generation, next_offset"},
+        {&move_partition_,
+         "UPDATE partition_positions SET next_offset = ?4, updated_at_us = ?5 "
+         "WHERE topic = ?1 AND partition = ?2 AND generation = ?3"},
         {&select_version_, "SELECT version FROM directory_version WHERE id = 1"},
     };
     for (const auto& [statement, sql] : statements) {
@@ -203,16 +232,32 @@ class SqliteStore final : public Store {
       if (!prepared) return prepared.error();
       *statement = std::move(*prepared);
     }
-    auto event_writer = EventWriter::create(connection_, dedup_window_us);
+    auto rows = make_rows(connection_);
+    if (!rows) return rows.error();
+    auto event_writer = EventWriter::create(connection_, std::move(*rows));
     if (!event_writer) return event_writer.error();
     event_writer_ = std::make_unique<EventWriter>(std::move(*event_writer));
     return {};
+  }
+
+ private:
+  template <typename Move>
+  StoreResult<ApplyOutcome> write(std::span<const Batch> batches, const Uuid& node, Move move) {
+    if (auto made = event_writer_->make_room(batches, clock_.wall()); !made) return made.error();
+    auto transaction = Transaction::begin_write(connection_);
+    if (!transaction) return transaction.error();
+    auto outcome = event_writer_->write(batches, node);
+    if (!outcome) return outcome;
+    if (auto moved = move(); !moved) return moved.error();
+    if (auto committed = transaction->commit(); !committed) return committed.error();
+    return outcome;
   }
 
   Connection connection_;  // first: the statements go before it
   const Clock& clock_;
   Random random_;
   Statement select_position_, upsert_position_, prune_dedup_, prune_usage_, select_version_;
+  Statement claim_partition_, move_partition_;
   std::unique_ptr<EventWriter> event_writer_;
 };
 
@@ -220,7 +265,38 @@ class SqliteStore final : public Store {
 
 StoreResult<std::unique_ptr<Store>> open_sqlite(const std::string& path, const Clock& clock,
                                                 std::int64_t dedup_window_us) {
-  return SqliteStore::open(path, clock, dedup_window_us);
+  auto connection = connect_sqlite(path);
+  if (!connection) return connection.error();
+  if (auto migrated = migrate(*connection, sqlite_migrations(), clock.wall()); !migrated) {
+    return StoreFailure{path + ": " + migrated.error().message, migrated.error().retryable};
+  }
+  auto store = std::make_unique<SqlStore>(std::move(*connection), clock);
+  auto prepared = store->prepare([&](Connection& own) { return make_sqlite_rows(own, dedup_window_us); });
+  if (!prepared) return prepared.error();
+  return std::unique_ptr<Store>(std::move(store));
+}
+
+StoreResult<std::unique_ptr<Store>> open_postgres(const PostgresOptions& options, const Clock& clock) {
+  {
+    // Others may migrate at the same time, and large tables take their time.
+    constexpr int kPatienceMs = 60'000;
+    auto migrating = connect_postgres(options.url, std::max<std::int64_t>(kPatienceMs, options.timeout_ms));
+    if (!migrating) return migrating.error();
+    Connection connection(std::move(*migrating));
+    connection.set_lock_timeout(kPatienceMs);
+    if (auto migrated = migrate(connection, postgres_migrations(), clock.wall()); !migrated)
+      return migrated.error();
+  }
+  auto connected = connect_postgres(options.url, options.timeout_ms);
+  if (!connected) return connected.error();
+  PostgresSession& session = **connected;
+  Connection connection(std::move(*connected));
+  auto store = std::make_unique<SqlStore>(std::move(connection), clock);
+  auto prepared = store->prepare([&](Connection& own) {
+    return make_postgres_rows(own, session, {options.dedup_window_us, options.retention_days});
+  });
+  if (!prepared) return prepared.error();
+  return std::unique_ptr<Store>(std::move(store));
 }
 
 }  // namespace kavach::sink

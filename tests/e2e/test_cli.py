@@ -104,7 +104,7 @@ kind = "mysql"
             f"{config}:3:1: http.adress: no such setting; did you mean http.address?",
             f"{config}:6:17: journal.segment_bytes: must be an integer 8192..1073741824, not a string",
             f"{config}:7:2: nope: no such table; did you mean node?",
-            f'{config}:10:8: store.kind: "mysql" is not one of sqlite, none',
+            f'{config}:10:8: store.kind: "mysql" is not one of sqlite, postgres, none',
             "environment: KAVACH_HTTP_PROT: no such setting; did you mean KAVACH_HTTP_PORT?",
         ]
     )

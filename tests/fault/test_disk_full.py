@@ -270,5 +270,5 @@ def test_a_read_only_store_is_refused(make_node):
     with SmallDisk(node, folder, MIB) as disk:
         disk.make_read_only()
         said = refusal(node)
-    assert f"cannot open the store {folder}/kavach.db" in said
+    assert f"cannot open the store: {folder}/kavach.db" in said
     assert "Read-only file system" in said

@@ -18,15 +18,15 @@ SOUND = {
     "engine/log.cc": "// Log: the lines.\n#include <spdlog/logger.h>\n",
     "quota/tiers.h": '// Tiers: who may what.\n#pragma once\n#include "engine/clock.h"\ninline Micros day = 1;\n',
     "quota/tiers.cc": '#include "quota/tiers.h"\n\n#include <toml++/toml.h>\n',
-    "sink/store/sqlite.h": "// SQLite: a statement.\n#pragma once\nstruct sqlite3;\n",
-    "sink/store/sqlite.cc": '#include "sink/store/sqlite.h"\n\n#include <sqlite3.h>\n',
+    "sink/store/sqlite/connection.h": "// SQLite: a statement.\n#pragma once\nstruct sqlite3;\n",
+    "sink/store/sqlite/connection.cc": '#include "sink/store/sqlite/connection.h"\n\n#include <sqlite3.h>\n',
     "http/transport/server.h": '// Server: the sockets.\n#pragma once\n#include "engine/clock.h"\n',
     "http/auth/key.h": '// Keys: who is it.\n#pragma once\n#include "http/transport/server.h"\n',
     "http/ingest/parser.h": '// Parser: a body.\n#pragma once\n#include "http/auth/key.h"\n#include "quota/tiers.h"\n',
     "http/ops/health.h": "// Health: is it well.\n#pragma once\n",
     "http/router.h": '// Router.\n#pragma once\n#include "http/ingest/parser.h"\n#include "http/ops/health.h"\n',
-    "main.cc": '// The daemon.\n#include <CLI/CLI.hpp>\n\n#include "http/router.h"\n#include "sink/store/sqlite.h"\n',
-    "bench/load.cc": '// Load.\n#include "quota/tiers.h"\n#include "sink/store/sqlite.h"\n',
+    "main.cc": '// The daemon.\n#include <CLI/CLI.hpp>\n\n#include "http/router.h"\n#include "sink/store/sqlite/connection.h"\n',
+    "bench/load.cc": '// Load.\n#include "quota/tiers.h"\n#include "sink/store/sqlite/connection.h"\n',
     "tests/quota/tiers_test.cc": '// Tiers.\n#include <doctest/doctest.h>\n\n#include "quota/tiers.h"\n',
 }
 
@@ -66,17 +66,17 @@ def test_a_sound_tree_passes(tree):
 
 @pytest.mark.parametrize("name, include", [
     ("engine/clock.cc", "quota/tiers.h"),
-    ("engine/clock.cc", "sink/store/sqlite.h"),
+    ("engine/clock.cc", "sink/store/sqlite/connection.h"),
     ("engine/clock.cc", "http/router.h"),
-    ("quota/tiers.cc", "sink/store/sqlite.h"),
-    ("sink/store/sqlite.cc", "quota/tiers.h"),
+    ("quota/tiers.cc", "sink/store/sqlite/connection.h"),
+    ("sink/store/sqlite/connection.cc", "quota/tiers.h"),
     ("quota/tiers.cc", "http/transport/server.h"),
-    ("sink/store/sqlite.cc", "http/auth/key.h"),
+    ("sink/store/sqlite/connection.cc", "http/auth/key.h"),
     ("http/transport/server.cc", "http/auth/key.h"),
     ("http/transport/server.cc", "http/ingest/parser.h"),
     ("http/transport/server.cc", "http/ops/health.h"),
     ("http/transport/server.cc", "http/router.h"),
-    ("http/transport/server.cc", "sink/store/sqlite.h"),
+    ("http/transport/server.cc", "sink/store/sqlite/connection.h"),
     ("http/auth/key.cc", "http/ingest/parser.h"),
     ("http/auth/key.cc", "http/ops/health.h"),
     ("http/ingest/parser.cc", "http/router.h"),
@@ -96,7 +96,7 @@ def test_an_include_up_or_sideways_is_refused_with_its_line(tree, name, include)
 
 
 @pytest.mark.parametrize("name, library", [
-    ("sink/store/sqlite.h", "sqlite3.h"),
+    ("sink/store/sqlite/connection.h", "sqlite3.h"),
     ("http/ingest/parser.h", "simdjson.h"),
     ("http/ingest/parser.h", "libdeflate.h"),
     ("http/transport/server.h", "openssl/ssl.h"),

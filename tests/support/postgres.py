@@ -106,9 +106,12 @@ class PostgresServer:
                 pass
 
     def kill(self) -> None:
-        """kill -9, paused or not."""
+        """kill -9, paused or not. Returns when none of its processes is left: they share memory."""
+        self.process.send_signal(signal.SIGSTOP)  # so that it has no more children
+        family = self._family()
         self._signal(signal.SIGKILL)
         self.process.wait()
+        wait_until(lambda: not any(Path(f"/proc/{pid}/root").exists() for pid in family), "PostgreSQL is gone")
         self.process = None
         (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
 

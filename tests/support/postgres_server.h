@@ -62,11 +62,17 @@ class PostgresServer {
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
   }
-  // Without a goodbye.
+  // Without a goodbye. Returns when none of its processes is left: they share memory.
   void kill() {
     if (pid_ < 0) return;
-    for (const pid_t process : family()) ::kill(process, SIGKILL);
+    ::kill(pid_, SIGSTOP);  // so that it has no more children
+    const std::vector<pid_t> all = family();
+    for (const pid_t process : all) ::kill(process, SIGKILL);
     ::waitpid(pid_, nullptr, 0);
+    for (const pid_t process : all) {
+      while (std::filesystem::exists(fmt::format("/proc/{}/root/", process)))
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
     pid_ = -1;
     std::error_code ignored;
     std::filesystem::remove(data() + "/postmaster.pid", ignored);

@@ -102,7 +102,7 @@ bool Writer::take(std::span<PartitionStart> partitions) {
     if (claimed) {
       recovered();
       for (std::size_t i = 0; i < partitions.size(); ++i) {
-        const PartitionPosition& position = (*claimed)[i];
+        const StoredPosition& position = (*claimed)[i];
         positions_[position.partition] = position;
         partitions[i].offset = position.next_offset;
       }
@@ -238,20 +238,20 @@ Writer::Attempt Writer::store_range(std::size_t from, std::size_t to) {
 }
 
 Result<ApplyOutcome, WriteFailure> Writer::apply(std::size_t from, std::size_t to) {
-  std::map<std::int32_t, PartitionPosition> moved;
+  std::map<std::int32_t, StoredPosition> moved;
   for (std::size_t i = from; i < to; ++i) {
     const ConsumedRecord& record = pending_[i].record;
     const auto partition = record.partition();
     moved.try_emplace(partition, positions_.at(partition)).first->second.next_offset = record.offset() + 1;
   }
-  std::vector<PartitionPosition> positions;
+  std::vector<StoredPosition> positions;
   for (const auto& [partition, position] : moved) positions.push_back(position);
   const std::size_t first = pending_[from].first_batch;
   const std::size_t count = pending_[to - 1].batch_end - first;
   auto outcome =
       store_->apply(options_.topic, std::span<const Batch>(batches_).subspan(first, count), positions);
   if (outcome) {
-    for (const PartitionPosition& position : positions) positions_[position.partition] = position;
+    for (const StoredPosition& position : positions) positions_[position.partition] = position;
   }
   return outcome;
 }

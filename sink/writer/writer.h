@@ -43,7 +43,7 @@ struct WriterOptions {
 };
 
 // How far one partition is stored, and by whom.
-struct PartitionPosition {
+struct StoredPosition {
   std::int32_t partition = 0;
   std::optional<std::int64_t> next_offset;  // absent: nothing was stored of it yet
   std::int64_t generation = 0;
@@ -68,12 +68,12 @@ class WriterStore {
   virtual ~WriterStore() = default;
   // Raises the generation of each partition of `topic`, once no transaction has it any more, and tells where
   // to go on. In the order of `partitions`.
-  virtual Result<std::vector<PartitionPosition>, WriteFailure> claim(
+  virtual Result<std::vector<StoredPosition>, WriteFailure> claim(
       std::string_view topic, std::span<const std::int32_t> partitions) = 0;
   // Stores the batches, what follows from them, and the positions, in one transaction: all, or nothing. A
   // batch may be empty.
   virtual Result<ApplyOutcome, WriteFailure> apply(std::string_view topic, std::span<const Batch> batches,
-                                                   std::span<const PartitionPosition> positions) = 0;
+                                                   std::span<const StoredPosition> positions) = 0;
 };
 
 // What a record's bytes mean. `batches` gets appended what it holds; the views point into the record and into
@@ -148,7 +148,7 @@ class Writer final : private Consumer::Owner {
   std::unique_ptr<WriterStore> store_;
   std::unique_ptr<RecordSender> sender_;
   std::unique_ptr<Consumer> consumer_;
-  std::map<std::int32_t, PartitionPosition> positions_;  // of this member's partitions, as they are stored
+  std::map<std::int32_t, StoredPosition> positions_;  // of this member's partitions, as they are stored
   std::vector<Pending> pending_;
   std::size_t stored_count_ = 0;  // of pending_, from the front
   std::vector<Batch> batches_;

@@ -1,4 +1,4 @@
-// The writer against a broker (librdkafka's own mock cluster, which speaks the protocol over sockets) and a
+// The writer against a broker (librdkafka's mock cluster in this process, or a real Apache Kafka) and a
 // store in memory that can be away, refuse a record, and be taken over by somebody else. What is shown: every
 // record is handed to the store once, in order, with a position that follows from it; what cannot be stored
 // is buried.
@@ -13,6 +13,8 @@
 #include <functional>
 #include <mutex>
 #include <thread>
+
+#include "tests/support/kafka_broker.h"
 
 namespace kavach::sink {
 namespace {
@@ -38,57 +40,31 @@ rd_kafka_conf_t* conf_of(std::initializer_list<std::pair<const char*, std::strin
   return conf;
 }
 
-// A broker with the two topics.
-class Broker {
+// librdkafka's, within this process.
+class MockBroker {
  public:
-  Broker() {
+  MockBroker() {
     client_ = rd_kafka_new(RD_KAFKA_PRODUCER, conf_of({{"log_level", "0"}}), nullptr, 0);
     cluster_ = rd_kafka_mock_cluster_new(client_, 1);
     rd_kafka_mock_topic_create(cluster_, kTopic, kPartitions, 1);
     rd_kafka_mock_topic_create(cluster_, kDeadLetters, 1, 1);
-    auto sender = RecordSender::create(producer());
-    REQUIRE(sender.has_value());
-    sender_ = std::move(*sender);
   }
-  ~Broker() {
-    sender_.reset();
+  ~MockBroker() {
     rd_kafka_mock_cluster_destroy(cluster_);
     rd_kafka_destroy(client_);
   }
 
-  rd_kafka_conf_t* producer() const {
-    return conf_of({{"bootstrap.servers", address()}, {"log_level", "0"}});
-  }
-  rd_kafka_conf_t* consumer(const std::string& group) const {
-    return conf_of({{"bootstrap.servers", address()},
-                    {"log_level", "0"},
-                    {"group.id", group},
-                    {"enable.auto.commit", "false"},
-                    {"auto.offset.reset", "earliest"},
-                    {"session.timeout.ms", "6000"}});
-  }
   std::string address() const { return rd_kafka_mock_cluster_bootstraps(cluster_); }
-
-  void send(const std::vector<std::string>& values) {
-    std::vector<OutgoingRecord> records;
-    for (const std::string& value : values) {
-      records.push_back(
-          {.topic = kTopic, .key = value, .value = value, .timestamp_ms = 1'700'000'000'000, .headers = {}});
-      records.back().headers.emplace_back("h", "1");
-    }
-    REQUIRE(sender_->send(records, kPatience).has_value());
-  }
 
  private:
   rd_kafka_t* client_ = nullptr;
   rd_kafka_mock_cluster_t* cluster_ = nullptr;
-  std::unique_ptr<RecordSender> sender_;
 };
 
 // What the database has; shared by the connections of several writers.
 struct Database {
   std::mutex mutex;
-  std::map<std::int32_t, PartitionPosition> positions;
+  std::map<std::int32_t, StoredPosition> positions;
   std::vector<std::string> stored;
   std::string refused;  // an event of this name
   bool away = false;
@@ -99,14 +75,14 @@ class MemoryStore final : public WriterStore {
  public:
   explicit MemoryStore(Database& database) : database_(database) {}
 
-  Result<std::vector<PartitionPosition>, WriteFailure> claim(
-      std::string_view, std::span<const std::int32_t> partitions) override {
+  Result<std::vector<StoredPosition>, WriteFailure> claim(std::string_view,
+                                                          std::span<const std::int32_t> partitions) override {
     const std::lock_guard lock(database_.mutex);
     if (database_.away) return WriteFailure{WriteError::kAway, "away"};
     ++database_.claims;
-    std::vector<PartitionPosition> claimed;
+    std::vector<StoredPosition> claimed;
     for (const std::int32_t partition : partitions) {
-      PartitionPosition& position = database_.positions[partition];
+      StoredPosition& position = database_.positions[partition];
       position.partition = partition;
       ++position.generation;
       claimed.push_back(position);
@@ -115,10 +91,10 @@ class MemoryStore final : public WriterStore {
   }
 
   Result<ApplyOutcome, WriteFailure> apply(std::string_view, std::span<const Batch> batches,
-                                           std::span<const PartitionPosition> positions) override {
+                                           std::span<const StoredPosition> positions) override {
     const std::lock_guard lock(database_.mutex);
     if (database_.away) return WriteFailure{WriteError::kAway, "away"};
-    for (const PartitionPosition& position : positions) {
+    for (const StoredPosition& position : positions) {
       if (database_.positions[position.partition].generation != position.generation) {
         return WriteFailure{WriteError::kFenced, "fenced"};
       }
@@ -131,7 +107,7 @@ class MemoryStore final : public WriterStore {
       }
     }
     database_.stored.insert(database_.stored.end(), names.begin(), names.end());
-    for (const PartitionPosition& position : positions) database_.positions[position.partition] = position;
+    for (const StoredPosition& position : positions) database_.positions[position.partition] = position;
     return ApplyOutcome{.stored = names.size(), .duplicates = 0};
   }
 
@@ -148,17 +124,47 @@ Status decode(const ConsumedRecord& record, std::vector<Batch>& batches, std::de
   return {};
 }
 
-struct Fixture {
+template <typename Broker>
+struct Pipeline {
   Broker broker;
   Database database;
+  std::unique_ptr<RecordSender> sender;
+
+  Pipeline() {
+    auto made = RecordSender::create(producer());
+    REQUIRE(made.has_value());
+    sender = std::move(*made);
+  }
+
+  rd_kafka_conf_t* producer() const {
+    return conf_of({{"bootstrap.servers", broker.address()}, {"log_level", "0"}});
+  }
+  rd_kafka_conf_t* consumer(const std::string& group) const {
+    return conf_of({{"bootstrap.servers", broker.address()},
+                    {"log_level", "0"},
+                    {"group.id", group},
+                    {"enable.auto.commit", "false"},
+                    {"auto.offset.reset", "earliest"},
+                    {"session.timeout.ms", "6000"}});
+  }
+
+  void send(const std::vector<std::string>& values) {
+    std::vector<OutgoingRecord> records;
+    for (const std::string& value : values) {
+      records.push_back(
+          {.topic = kTopic, .key = value, .value = value, .timestamp_ms = 1'700'000'000'000, .headers = {}});
+      records.back().headers.emplace_back("h", "1");
+    }
+    REQUIRE(sender->send(records, kPatience).has_value());
+  }
 
   std::unique_ptr<Writer> start() {
-    auto writer = Writer::create(std::make_unique<MemoryStore>(database), decode, broker.consumer("writers"),
-                                 broker.producer(),
-                                 {.batch_events_max = 50,
-                                  .batch_delay_us = 1'000,
-                                  .topic = kTopic,
-                                  .dead_letter_topic = kDeadLetters});
+    auto writer =
+        Writer::create(std::make_unique<MemoryStore>(database), decode, consumer("writers"), producer(),
+                       {.batch_events_max = 50,
+                        .batch_delay_us = 1'000,
+                        .topic = kTopic,
+                        .dead_letter_topic = kDeadLetters});
     REQUIRE(writer.has_value());
     (*writer)->start();
     return std::move(*writer);
@@ -184,7 +190,7 @@ struct Fixture {
     std::map<std::string, std::string> headers;
   };
   std::vector<Letter> letters(bool all = true, bool remember = false) {
-    auto reader = DeadLetterReader::create(broker.consumer("writers-dlq"), kDeadLetters, kPatience);
+    auto reader = DeadLetterReader::create(consumer("writers-dlq"), kDeadLetters, kPatience);
     REQUIRE(reader.has_value());
     std::vector<Letter> found;
     const Status read = (*reader)->read(all, [&](const ConsumedRecord& record) -> Status {
@@ -199,6 +205,9 @@ struct Fixture {
   }
 };
 
+using Fixture = Pipeline<MockBroker>;
+using RealFixture = Pipeline<test::KafkaBroker>;
+
 std::vector<std::string> names(std::size_t from, std::size_t to) {
   std::vector<std::string> made;
   for (std::size_t i = from; i < to; ++i) made.push_back("event-" + std::to_string(10'000 + i));
@@ -208,7 +217,7 @@ std::vector<std::string> names(std::size_t from, std::size_t to) {
 }  // namespace
 
 TEST_CASE_FIXTURE(Fixture, "the writer hands every record to the store once, also over a restart") {
-  broker.send(names(0, 300));
+  send(names(0, 300));
   auto writer = start();
   wait_until([&] { return stored() >= 300; }, "300 records");
   writer->stop(kPatience);
@@ -216,7 +225,7 @@ TEST_CASE_FIXTURE(Fixture, "the writer hands every record to the store once, als
   CHECK(writer->metrics().events.value() == 300);
   writer.reset();
 
-  broker.send(names(300, 400));
+  send(names(300, 400));
   writer = start();
   wait_until([&] { return stored() >= 400; }, "400 records");
   writer->stop(kPatience);
@@ -228,7 +237,7 @@ TEST_CASE_FIXTURE(Fixture,
   database.refused = "event-10007";
   auto values = names(0, 100);
   values.insert(values.begin() + 50, "bad");
-  broker.send(values);
+  send(values);
   auto writer = start();
   wait_until([&] { return stored() >= 99; }, "99 records");
   writer->stop(kPatience);
@@ -237,7 +246,7 @@ TEST_CASE_FIXTURE(Fixture,
 
   auto found = letters();
   REQUIRE(found.size() == 2);
-  std::ranges::sort(found, {}, &Letter::value);
+  std::ranges::sort(found, {}, &Fixture::Letter::value);
   CHECK(found[0].value == "bad");
   CHECK(found[0].headers["kavach-dlq-reason"] == "it is bad");
   CHECK(found[1].value == "event-10007");
@@ -253,13 +262,13 @@ TEST_CASE_FIXTURE(Fixture,
 
 TEST_CASE_FIXTURE(Fixture, "a store that is away is waited for") {
   set_away(true);
-  broker.send(names(0, 100));
+  send(names(0, 100));
   auto writer = start();
   wait_until([&] { return !writer->healthy(); }, "the failure is seen");
   set_away(false);
   wait_until([&] { return stored() >= 50; }, "a part is stored");
   set_away(true);
-  broker.send(names(100, 200));
+  send(names(100, 200));
   wait_until([&] { return !writer->healthy(); }, "the second failure is seen");
   set_away(false);
   wait_until([&] { return stored() >= 200; }, "all are stored");
@@ -270,14 +279,14 @@ TEST_CASE_FIXTURE(Fixture, "a store that is away is waited for") {
 
 TEST_CASE_FIXTURE(
     Fixture, "a writer whose partitions somebody else has claimed stores nothing until it has them again") {
-  broker.send(names(0, 10));
+  send(names(0, 10));
   auto writer = start();
   wait_until([&] { return stored() >= 10; }, "10 records");
   {
     const std::lock_guard lock(database.mutex);
     for (auto& [partition, position] : database.positions) ++position.generation;
   }
-  broker.send(names(10, 20));
+  send(names(10, 20));
   wait_until([&] { return stored() >= 20; }, "20 records");
   writer->stop(kPatience);
   CHECK(writer->metrics().fenced.value() >= 1);
@@ -286,15 +295,38 @@ TEST_CASE_FIXTURE(
 
 TEST_CASE_FIXTURE(Fixture, "writers of one group store each record once while they come and go") {
   auto first = start();
-  broker.send(names(0, 100));
+  send(names(0, 100));
   auto second = start();
-  broker.send(names(100, 300));
+  send(names(100, 300));
   wait_until([&] { return stored() >= 300; }, "300 records");
   first->stop(kPatience);
-  broker.send(names(300, 400));
+  send(names(300, 400));
   wait_until([&] { return stored() >= 400; }, "400 records");
   second->stop(kPatience);
   CHECK(sorted() == names(0, 400));
+}
+
+TEST_CASE_FIXTURE(RealFixture,
+                  "Apache Kafka that is killed, started again, and frozen costs the writer no record") {
+  auto values = names(0, 200);
+  values.push_back("bad");
+  send(values);
+  auto writer = start();
+  wait_until([&] { return stored() >= 100; }, "some are stored");
+  broker.kill();
+  broker.start();
+  send(names(200, 400));
+  wait_until([&] { return stored() >= 300; }, "the writer goes on");
+  broker.pause();
+  std::this_thread::sleep_for(std::chrono::seconds(2));
+  broker.resume();
+  send(names(400, 500));
+  wait_until([&] { return stored() >= 500; }, "all are stored");
+  writer->stop(kPatience);
+  CHECK(sorted() == names(0, 500));
+  REQUIRE(letters().size() == 1);
+  CHECK(letters(false, true).front().value == "bad");
+  CHECK(letters(false).empty());
 }
 
 }  // namespace kavach::sink

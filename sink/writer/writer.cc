@@ -43,13 +43,13 @@ void throw_exception_from_error(const WriteFailure& failure, const boost::source
   throw std::runtime_error(failure.message);
 }
 
-Writer::Writer(std::unique_ptr<WriterStore> store, RecordDecoder decoder, const WriterOptions& options)
-    : options_(options), decoder_(std::move(decoder)), store_(std::move(store)) {}
+Writer::Writer(std::unique_ptr<WriterStore> store, DecodeRecord decode, const WriterOptions& options)
+    : options_(options), decode_(std::move(decode)), store_(std::move(store)) {}
 
-Result<std::unique_ptr<Writer>> Writer::create(std::unique_ptr<WriterStore> store, RecordDecoder decoder,
+Result<std::unique_ptr<Writer>> Writer::create(std::unique_ptr<WriterStore> store, DecodeRecord decode,
                                                rd_kafka_conf_s* consumer, rd_kafka_conf_s* producer,
                                                const WriterOptions& options) {
-  std::unique_ptr<Writer> made(new Writer(std::move(store), std::move(decoder), options));
+  std::unique_ptr<Writer> made(new Writer(std::move(store), std::move(decode), options));
   auto sender = RecordSender::create(producer);
   if (!sender) return sender.error();
   made->sender_ = std::move(*sender);
@@ -143,23 +143,26 @@ void Writer::gather() {
 
 void Writer::add(ConsumedRecord record) {
   if (!positions_.contains(record.partition())) return;  // was fetched before the partition was lost
-  pending_.push_back(
-      {.record = std::move(record), .refusal = {}, .first_batch = batches_.size(), .batch_end = 0});
-  Pending& added = pending_.back();
-  if (const Status decoded = decoder_(added.record, batches_, arena_); !decoded) {
-    added.refusal = decoded.error().message;
-    batches_.resize(added.first_batch);
+  Pending& added = pending_.emplace_back(Pending{.record = std::move(record), .refusal = {}});
+  Batch& batch = batches_.emplace_back();
+  if (const Status decoded = decode_(added.record, batch, nodes_.emplace_back(), arenas_.emplace_back());
+      !decoded) {
+    refuse(pending_.size() - 1, decoded.error().message);
   }
-  added.batch_end = batches_.size();
-  ++event_count_;  // a refused one is work too
-  for (std::size_t i = added.first_batch; i < added.batch_end; ++i) event_count_ += batches_[i].events.size();
+  event_count_ += std::max<std::size_t>(1, batch.events.size());  // a refused one is work too
+}
+
+void Writer::refuse(std::size_t index, std::string reason) {
+  pending_[index].refusal = std::move(reason);
+  batches_[index].events.clear();
 }
 
 void Writer::drop_pending() {
   pending_.clear();
   stored_count_ = 0;
   batches_.clear();
-  arena_.clear();
+  nodes_.clear();
+  arenas_.clear();
   event_count_ = 0;
 }
 
@@ -227,9 +230,7 @@ Writer::Attempt Writer::store_range(std::size_t from, std::size_t to) {
       log::error("writer: stopped, the database refuses a position: {}", outcome.error().message);
       return Attempt::kBroken;
     }
-    Pending& refused = pending_[from];
-    refused.refusal = outcome.error().message;
-    for (std::size_t b = refused.first_batch; b < refused.batch_end; ++b) batches_[b].events.clear();
+    refuse(from, outcome.error().message);
     return store_range(from, to);
   }
   const std::size_t middle = from + (to - from) / 2;
@@ -246,10 +247,8 @@ Result<ApplyOutcome, WriteFailure> Writer::apply(std::size_t from, std::size_t t
   }
   std::vector<StoredPosition> positions;
   for (const auto& [partition, position] : moved) positions.push_back(position);
-  const std::size_t first = pending_[from].first_batch;
-  const std::size_t count = pending_[to - 1].batch_end - first;
-  auto outcome =
-      store_->apply(options_.topic, std::span<const Batch>(batches_).subspan(first, count), positions);
+  auto outcome = store_->apply(options_.topic, std::span<const Batch>(batches_).subspan(from, to - from),
+                               std::span<const Uuid>(nodes_).subspan(from, to - from), positions);
   if (outcome) {
     for (const StoredPosition& position : positions) positions_[position.partition] = position;
   }

@@ -70,16 +70,17 @@ class WriterStore {
   // to go on. In the order of `partitions`.
   virtual Result<std::vector<StoredPosition>, WriteFailure> claim(
       std::string_view topic, std::span<const std::int32_t> partitions) = 0;
-  // Stores the batches, what follows from them, and the positions, in one transaction: all, or nothing. A
-  // batch may be empty.
+  // Stores the batches (nodes[i] took batches[i]; one may be empty), what follows from them, and the
+  // positions. All of it or nothing, but for events alone: those are known when they come again.
   virtual Result<ApplyOutcome, WriteFailure> apply(std::string_view topic, std::span<const Batch> batches,
+                                                   std::span<const Uuid> nodes,
                                                    std::span<const StoredPosition> positions) = 0;
 };
 
-// What a record's bytes mean. `batches` gets appended what it holds; the views point into the record and into
-// `arena`. The failure is the reason for a person.
-using RecordDecoder = std::function<Status(const ConsumedRecord& record, std::vector<Batch>& batches,
-                                           std::deque<std::string>& arena)>;
+// What a record's bytes mean: its events as one batch, and the node that took them. The batch's views point
+// into the record and into `arena`. The failure is the reason for a person.
+using DecodeRecord =
+    std::function<Status(const ConsumedRecord& record, Batch& batch, Uuid& node, std::string& arena)>;
 
 struct WriterMetrics {
   Counter events, duplicates, dead_letters, transactions, failures, fenced;
@@ -94,7 +95,7 @@ class Writer final : private Consumer::Owner {
  public:
   // `store` becomes the writer's own. The two clients' configs are taken; the first is that of a consumer
   // with its group, the second that of a producer.
-  static Result<std::unique_ptr<Writer>> create(std::unique_ptr<WriterStore> store, RecordDecoder decoder,
+  static Result<std::unique_ptr<Writer>> create(std::unique_ptr<WriterStore> store, DecodeRecord decode,
                                                 rd_kafka_conf_s* consumer, rd_kafka_conf_s* producer,
                                                 const WriterOptions& options);
   ~Writer() override;  // stop(0)
@@ -112,14 +113,12 @@ class Writer final : private Consumer::Owner {
   // A record that waits to be stored.
   struct Pending {
     ConsumedRecord record;
-    std::string refusal;  // why it cannot be stored; empty: its events are right
-    bool is_buried = false;
-    std::size_t first_batch = 0;
-    std::size_t batch_end = 0;
+    std::string refusal;     // why it cannot be stored; empty: its events are right
+    bool is_buried = false;  // in the dead-letter topic
   };
   enum class Attempt : std::uint8_t { kDone, kRetry, kFenced, kBroken };
 
-  Writer(std::unique_ptr<WriterStore> store, RecordDecoder decoder, const WriterOptions& options);
+  Writer(std::unique_ptr<WriterStore> store, DecodeRecord decode, const WriterOptions& options);
   // Consumer::Owner
   bool take(std::span<PartitionStart> partitions) override;
   void lose(std::span<const std::int32_t> partitions) override;
@@ -127,6 +126,7 @@ class Writer final : private Consumer::Owner {
   void run();
   void gather();
   void add(ConsumedRecord record);
+  void refuse(std::size_t index, std::string reason);
   // Until all is stored, or lost, or there is no time left. False: it cannot go on.
   bool store_pending();
   Attempt store_range(std::size_t from, std::size_t to);
@@ -141,7 +141,7 @@ class Writer final : private Consumer::Owner {
 
   // Constant after create().
   const WriterOptions options_;
-  const RecordDecoder decoder_;
+  const DecodeRecord decode_;
   std::thread thread_;
 
   // The writer's thread.
@@ -151,8 +151,10 @@ class Writer final : private Consumer::Owner {
   std::map<std::int32_t, StoredPosition> positions_;  // of this member's partitions, as they are stored
   std::vector<Pending> pending_;
   std::size_t stored_count_ = 0;  // of pending_, from the front
+  // Of each pending record: its events (none of a refused one), who took them, what the views point into.
   std::vector<Batch> batches_;
-  std::deque<std::string> arena_;  // what the batches' views point into, beside the records
+  std::vector<Uuid> nodes_;
+  std::deque<std::string> arenas_;
   std::uint64_t event_count_ = 0;
   std::int64_t last_stored_ms_ = 0;
   bool is_claiming_ = false;  // within the group's callback, where it cannot be polled

@@ -91,6 +91,7 @@ class MemoryStore final : public WriterStore {
   }
 
   Result<ApplyOutcome, WriteFailure> apply(std::string_view, std::span<const Batch> batches,
+                                           std::span<const Uuid>,
                                            std::span<const StoredPosition> positions) override {
     const std::lock_guard lock(database_.mutex);
     if (database_.away) return WriteFailure{WriteError::kAway, "away"};
@@ -116,13 +117,16 @@ class MemoryStore final : public WriterStore {
 };
 
 // A record is one event with that name; "bad" is none.
-Status decode(const ConsumedRecord& record, std::vector<Batch>& batches, std::deque<std::string>&) {
+Status decode(const ConsumedRecord& record, Batch& batch, Uuid&, std::string&) {
   if (record.value() == "bad") return failure("it is bad");
-  Batch batch;
   batch.events.emplace_back().agent_name = record.value();
-  batches.push_back(std::move(batch));
   return {};
 }
+
+class RealBroker : public test::KafkaBroker {
+ public:
+  RealBroker() : KafkaBroker(KAVACH_SOURCE_DIR) {}
+};
 
 template <typename Broker>
 struct Pipeline {
@@ -206,7 +210,7 @@ struct Pipeline {
 };
 
 using Fixture = Pipeline<MockBroker>;
-using RealFixture = Pipeline<test::KafkaBroker>;
+using RealFixture = Pipeline<RealBroker>;
 
 std::vector<std::string> names(std::size_t from, std::size_t to) {
   std::vector<std::string> made;

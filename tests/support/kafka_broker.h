@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/support/redis_server.h"
@@ -20,7 +21,8 @@ namespace kavach::test {
 
 class KafkaBroker {
  public:
-  KafkaBroker() { start(); }
+  // `root` is the repository's, with the jars fetched (scripts/setup --tests).
+  explicit KafkaBroker(std::string root) : root_(std::move(root)) { start(); }
   ~KafkaBroker() { kill(); }
   KafkaBroker(const KafkaBroker&) = delete;
   KafkaBroker& operator=(const KafkaBroker&) = delete;
@@ -40,7 +42,7 @@ class KafkaBroker {
 
   // Who asks it at once is answered when it is ready: clients try again.
   void start() {
-    std::vector<std::string> words{KAVACH_SOURCE_DIR "/scripts/kafka/broker",
+    std::vector<std::string> words{root_ + "/scripts/kafka/broker",
                                    folder_.path(),
                                    std::to_string(port_),
                                    std::to_string(controller_port_),
@@ -62,6 +64,7 @@ class KafkaBroker {
   }
 
  private:
+  const std::string root_;
   TempFolder folder_;
   const std::uint16_t port_ = RedisServer::free_port();
   const std::uint16_t controller_port_ = RedisServer::free_port();

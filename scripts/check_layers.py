@@ -60,6 +60,7 @@ THIRD_PARTY = {
     "xxh": ("quota/", *PROOF),
     "CLI/": ("main.cc", *PROOF),
     "doctest/": PROOF,
+    "threads.h": ("tests/support/c11_threads.cc",),
     "benchmark/": ("bench/",),
     "zlib": PROOF,
 }

@@ -156,6 +156,14 @@ inline DedupTable::Slot* DedupTable::free_slot(Part& part, std::uint64_t high) n
   }
 }
 
+// The slot of a key that is not in the table; `empty` is at the end of its chain. The number is the caller's.
+inline DedupTable::Slot* DedupTable::occupy(Part& part, const DedupKey& key, Slot* empty) {
+  if (part.used >= part.used_max) empty = make_room(part, key);
+  ++part.used;
+  empty->high = key.high;
+  return empty;
+}
+
 DedupTable::Answer DedupTable::claim(const DedupKey& key, Number claim) {
   KAVACH_DCHECK(!key.is_none() && is_under_way(claim), "a claim needs a key, and to be under way");
   Part& part = part_of(key);
@@ -167,9 +175,7 @@ DedupTable::Answer DedupTable::claim(const DedupKey& key, Number claim) {
     if (other.number == number) return {Found::kPending, other.holder};
     if (!precedes(number, horizon_)) return {Found::kRemembered};
   } else {
-    if (part.used >= part.used_max) slot = make_room(part, key);
-    ++part.used;
-    slot->high = key.high;
+    slot = occupy(part, key, slot);
   }
   slot->low = key.low | claim;
   return {Found::kClaimed};
@@ -191,9 +197,7 @@ void DedupTable::restore(const DedupKey& key, WallMicros seen, WallMicros now) {
   Part& part = part_of(key);
   auto [slot, found] = look(part, key);
   if (!found) {
-    if (part.used >= part.used_max) slot = make_room(part, key);
-    ++part.used;
-    slot->high = key.high;
+    slot = occupy(part, key, slot);
   } else if (!precedes(number_of(slot->low), number)) {
     return;  // known, and seen later
   }

@@ -124,6 +124,7 @@ class DedupTable {
   static Slot* first_empty(Slot* line) noexcept;
   static Place look(Part& part, const DedupKey& key) noexcept;
   static Slot* free_slot(Part& part, std::uint64_t high) noexcept;
+  Slot* occupy(Part& part, const DedupKey& key, Slot* empty);
   Slot* make_room(Part& part, const DedupKey& key);
   static void resize(Part& part, std::size_t slots);
   void rebuild(Part& part);

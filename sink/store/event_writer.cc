@@ -89,12 +89,7 @@ class EventWriter::Impl {
          upsert_sql({"runs", "first_event_us", "last_event_us"}, kRunColumns) + " RETURNING models"},
         {&add_period_, upsert_sql({"node_usage"}, kPeriodColumns)},
     };
-    for (const auto& [statement, sql] : statements) {
-      auto prepared = connection_.prepare(sql);
-      if (!prepared) return prepared.error();
-      *statement = std::move(*prepared);
-    }
-    return {};
+    return connection_.prepare_all(statements);
   }
 
   StoreResult<void> make_room(std::span<const Batch> batches, WallMicros now) {

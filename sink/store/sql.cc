@@ -27,6 +27,15 @@ StoreResult<Statement> Connection::prepare(std::string_view sql) {
   return Statement(std::move(*driver));
 }
 
+StoreResult<void> Connection::prepare_all(std::span<const std::pair<Statement*, std::string>> statements) {
+  for (const auto& [statement, sql] : statements) {
+    auto prepared = prepare(sql);
+    if (!prepared) return prepared.error();
+    *statement = std::move(*prepared);
+  }
+  return {};
+}
+
 StoreResult<Transaction> Transaction::begin_write(Connection& connection) {
   if (auto begun = connection.driver_->begin(true); !begun) return begun.error();
   return Transaction(connection);

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -183,6 +184,8 @@ class Connection {
 
   Dialect dialect() const noexcept { return driver_->dialect(); }
   StoreResult<Statement> prepare(std::string_view sql);
+  // Each statement from its text, up to a failure.
+  StoreResult<void> prepare_all(std::span<const std::pair<Statement*, std::string>> statements);
   // One or several statements without parameters and without rows that matter.
   StoreResult<void> execute(const char* sql) { return driver_->execute(sql); }
   // Outside any transaction.

@@ -204,7 +204,7 @@ class SqlStore final : public Store {
   // `make_rows`: how this database takes events.
   template <typename MakeRows>
   StoreResult<void> prepare(MakeRows make_rows) {
-    const std::pair<Statement*, std::string_view> statements[] = {
+    const std::pair<Statement*, std::string> statements[] = {
         {&select_position_, "SELECT seq FROM shipper_positions WHERE journal_id = ?1 AND follower = ?2"},
         {&upsert_position_,
          "INSERT INTO shipper_positions (journal_id, follower, seq, updated_at_us) VALUES (?1, ?2, ?3, ?4) "
@@ -227,11 +227,7 @@ class SqlStore final : public Store {
          "WHERE topic = ?1 AND partition = ?2 AND generation = ?3"},
         {&select_version_, "SELECT version FROM directory_version WHERE id = 1"},
     };
-    for (const auto& [statement, sql] : statements) {
-      auto prepared = connection_.prepare(sql);
-      if (!prepared) return prepared.error();
-      *statement = std::move(*prepared);
-    }
+    if (auto prepared = connection_.prepare_all(statements); !prepared) return prepared.error();
     auto rows = make_rows(connection_);
     if (!rows) return rows.error();
     auto event_writer = EventWriter::create(connection_, std::move(*rows));

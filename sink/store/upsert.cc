@@ -26,8 +26,6 @@ std::string merged(const UpsertTable& table, const UpsertColumn& column) {
     case Merge::kOfLatest:
       return fmt::format("CASE WHEN {2}.{3} > excluded.{3} THEN {0} ELSE {1} END", old_value, new_value,
                          table.name, table.last_us);
-    case Merge::kReplace:
-      return new_value;
     case Merge::kKey:
     case Merge::kKeep:
       break;

@@ -20,7 +20,6 @@ enum class Merge : std::uint8_t {
   kMax,         // a NULL gives way
   kOfEarliest,  // replaced when the new value belongs to an earlier time in `first_us`
   kOfLatest,    // replaced when the new value belongs to a later or the same time in `last_us`
-  kReplace,
 };
 
 struct UpsertColumn {

@@ -4,7 +4,6 @@ It keeps its data and its address: who kills and starts it finds the same topics
 seconds to start, so tests that only write and read share the one of the fixture `kafka`, with topics of their own.
 """
 
-import signal
 import socket
 import subprocess
 import uuid
@@ -15,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from support.kavachd import PATIENCE_S, ROOT, hold_port, wait_until
+from support.server import Server
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Record:
 
 
 @dataclass
-class KafkaServer:
+class KafkaServer(Server):
     folder: Path
     # More broker settings, or other values, for example {"message.max.bytes": 2000}.
     settings: dict = field(default_factory=dict)
@@ -78,35 +78,7 @@ class KafkaServer:
         except KafkaException:
             return False
 
-    def kill(self) -> None:
-        """kill -9, paused or not."""
-        self.process.kill()
-        self.process.wait()
-        self.process = None
-
-    def stop(self) -> None:
-        """SIGTERM: it closes its logs and says so to its clients."""
-        self.process.terminate()
-        self.process.wait(timeout=PATIENCE_S)
-        self.process = None
-
-    def restart(self) -> None:
-        self.kill()
-        self.start()
-
-    def pause(self) -> None:
-        """It takes connections and bytes, as far as the kernel does that for it, and answers nothing."""
-        self.process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
-
-    def __enter__(self) -> "KafkaServer":
-        return self.start()
-
-    def __exit__(self, *_):
-        if self.process is not None:
-            self.kill()
+    def free_ports(self) -> None:
         for held in self.held:
             held.close()
 

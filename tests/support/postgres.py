@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from support.kavachd import PATIENCE_S, Kavachd, hold_port, wait_until
+from support.server import Server
 
 
 def tool(name: str) -> str:
@@ -26,7 +27,9 @@ def tool(name: str) -> str:
 
 
 @dataclass
-class PostgresServer:
+class PostgresServer(Server):
+    STOP = signal.SIGINT
+
     folder: Path
     # More of the server's command line, for example ["-c", "fsync=off"].
     arguments: list = field(default_factory=list)
@@ -98,7 +101,7 @@ class PostgresServer:
         pid = self.process.pid
         return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
-    def _signal(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         for pid in self._family():
             try:
                 os.kill(pid, number)
@@ -109,35 +112,13 @@ class PostgresServer:
         """kill -9, paused or not. Returns when none of its processes is left: they share memory."""
         self.process.send_signal(signal.SIGSTOP)  # so that it has no more children
         family = self._family()
-        self._signal(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
         self.process.wait()
         wait_until(lambda: not any(Path(f"/proc/{pid}/root").exists() for pid in family), "PostgreSQL is gone")
         self.process = None
         (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
 
-    def stop(self) -> None:
-        """It closes its connections."""
-        self.process.send_signal(signal.SIGINT)
-        self.process.wait(timeout=PATIENCE_S)
-        self.process = None
-
-    def restart(self) -> None:
-        self.kill()
-        self.start()
-
-    def pause(self) -> None:
-        """It takes connections and bytes, as far as the kernel does that for it, and answers nothing."""
-        self._signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._signal(signal.SIGCONT)
-
-    def __enter__(self) -> "PostgresServer":
-        return self.start()
-
-    def __exit__(self, *_):
-        if self.process is not None:
-            self.kill()
+    def free_ports(self) -> None:
         if self.held is not None:
             self.held.close()
 

@@ -3,13 +3,13 @@
 It keeps nothing on disk: who kills and starts it, or restarts it, gets an empty one at the same address.
 """
 
-import signal
 import socket
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from support.kavachd import PATIENCE_S, hold_port, wait_until
+from support.server import Server
 
 
 class RedisError(Exception):
@@ -65,7 +65,7 @@ class RedisClient:
 
 
 @dataclass
-class RedisServer:
+class RedisServer(Server):
     folder: Path
     # More of redis-server's command line, for example ["--maxmemory", "1mb"].
     arguments: list = field(default_factory=list)
@@ -119,35 +119,10 @@ class RedisServer:
             return False
 
     def kill(self) -> None:
-        """kill -9, paused or not."""
-        self.process.kill()
-        self.process.wait()
-        self.process = None
+        super().kill()
         self.socket_path.unlink(missing_ok=True)
 
-    def stop(self) -> None:
-        """SIGTERM: it closes its connections."""
-        self.process.terminate()
-        self.process.wait(timeout=PATIENCE_S)
-        self.process = None
-
-    def restart(self) -> None:
-        self.kill()
-        self.start()
-
-    def pause(self) -> None:
-        """It takes connections and bytes, as far as the kernel does that for it, and answers nothing."""
-        self.process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
-
-    def __enter__(self) -> "RedisServer":
-        return self.start()
-
-    def __exit__(self, *_):
-        if self.process is not None:
-            self.kill()
+    def free_ports(self) -> None:
         if self.held is not None:
             self.held.close()
 

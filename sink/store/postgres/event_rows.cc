@@ -131,8 +131,8 @@ class PostgresRows final : public EventRows {
       : connection_(connection), session_(session), options_(options) {}
 
   StoreResult<void> prepare() {
-    const std::pair<Statement*, std::string_view> statements[] = {
-        {&insert_, kInsert},
+    const std::pair<Statement*, std::string> statements[] = {
+        {&insert_, std::string(kInsert)},
         {&has_partition_,
          "SELECT COUNT(*) FROM pg_class WHERE relname = ?1 AND relnamespace = "
          "current_schema()::regnamespace"},
@@ -144,12 +144,7 @@ class PostgresRows final : public EventRows {
          "inhparent = 'events'::regclass AND relname ~ '^events_[0-9]{8}$' AND relname < ?1"},
         {&delete_old_, "DELETE FROM events_default WHERE ts_us < ?1"},
     };
-    for (const auto& [statement, sql] : statements) {
-      auto prepared = connection_.prepare(sql);
-      if (!prepared) return prepared.error();
-      *statement = std::move(*prepared);
-    }
-    return {};
+    return connection_.prepare_all(statements);
   }
 
   StoreResult<void> make_room(std::span<const Batch> batches, WallMicros now) override {

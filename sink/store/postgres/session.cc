@@ -333,11 +333,11 @@ StoreResult<void> PostgresSession::execute(const char* sql) {
 }
 
 StoreResult<void> PostgresSession::begin(bool to_write) {
+  const char* const sql = to_write ? "BEGIN" : "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
   in_transaction_ = false;
-  auto begun = execute(to_write ? "BEGIN" : "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+  auto begun = execute(sql);
   // A connection that went while nobody used it shows only now, and nothing is lost by taking another one.
-  if (!begun && connection_ == nullptr)
-    begun = execute(to_write ? "BEGIN" : "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+  if (!begun && connection_ == nullptr) begun = execute(sql);
   in_transaction_ = begun.has_value();
   return begun;
 }

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <map>
 #include <tuple>
@@ -38,8 +39,9 @@ class Restorer {
   const HomeShard& home_of(const Uuid& org) const {
     return shards_[home_shard(org, static_cast<std::uint32_t>(shards_.size()))];
   }
-  void add_key(const Uuid& org, const Uuid& project, std::string_view key, WallMicros seen) {
-    home_of(org).dedup.restore(hasher_(project, key), seen, options_.now);
+  // False: the key is known already.
+  bool add_key(const Uuid& org, const Uuid& project, std::string_view key, WallMicros seen) {
+    return home_of(org).dedup.restore(hasher_(project, key), seen, options_.now);
   }
   void add_agent(const Uuid& org, std::string_view name, WallMicros seen) {
     home_of(org).ledger.restore_agent(org, quota::agent_fingerprint(org, name), seen);
@@ -49,7 +51,7 @@ class Restorer {
       ++burst_[{org, seen / kMicrosPerSecond}];
   }
   void add_agents(const Batch& batch);
-  void add_usage(const Batch& batch);
+  void add_use(const Batch& batch, const Event& event);
 
   Status read_keys(sink::Store& store);
   Status read_usage(sink::Store& store, const Uuid& node);
@@ -137,12 +139,12 @@ void Restorer::add_agents(const Batch& batch) {
   }
 }
 
-void Restorer::add_usage(const Batch& batch) {
-  Usage sum;
-  for (const Event& event : batch.events) sum += quota::usage_of(event);
+void Restorer::add_use(const Batch& batch, const Event& event) {
+  add_burst(batch.org_id, batch.received_at);
+  const Usage use = quota::usage_of(event);
   for (const auto period : {BudgetPeriod::kDaily, BudgetPeriod::kMonthly, BudgetPeriod::kTotal}) {
     const std::int64_t number = quota::period_number(period, batch.received_at);
-    if (is_remembered(period, number)) usage_[{batch.org_id, period, number}] += sum;
+    if (is_remembered(period, number)) usage_[{batch.org_id, period, number}] += use;
   }
 }
 
@@ -161,13 +163,12 @@ Status Restorer::read_journal(const sink::Journal& journal, std::uint64_t stored
       return failure(
           fmt::format("journal frame {} cannot be decoded: written by a newer version?", (*entry)->seq));
     }
-    for (const Event& event : batch.events)
-      add_key(batch.org_id, batch.project_id, event.idempotency_key, batch.received_at);
-    add_agents(batch);
-    if ((*entry)->seq > stored_seq) {
-      add_usage(batch);
-      for (std::size_t i = 0; i < batch.events.size(); ++i) add_burst(batch.org_id, batch.received_at);
+    for (const Event& event : batch.events) {
+      const bool is_new = add_key(batch.org_id, batch.project_id, event.idempotency_key, batch.received_at);
+      const bool is_told_by_key = options_.is_stored_by_writer && !event.idempotency_key.empty();
+      if (is_told_by_key ? is_new : (*entry)->seq > stored_seq) add_use(batch, event);
     }
+    add_agents(batch);
     ++batches_;
     events_ += batch.events.size();
   }
@@ -201,7 +202,9 @@ Status restore(sink::Store& store, const sink::Journal& journal, const quota::De
   if (!stored_seq) return failure("cannot read the store's position: " + stored_seq.error().message);
   Restorer restorer(hasher, shards, options);
   if (Status read = restorer.read_store(store, journal.id()); !read) return read;
-  if (Status read = restorer.read_journal(journal, *stored_seq); !read) return read;
+  const std::uint64_t known_seq =
+      options.is_stored_by_writer ? std::max(*stored_seq, options.sent_seq) : *stored_seq;
+  if (Status read = restorer.read_journal(journal, known_seq); !read) return read;
   restorer.hand_out_usage();
   restorer.log_counts();
   return {};

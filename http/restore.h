@@ -3,6 +3,10 @@
 //
 // It is what the store has, and what the journal holds beyond the store's position. An event is in exactly
 // one of the two, so use that is added up comes out exact, wherever a kill -9 struck.
+//
+// Where events come into the store through Kafka there is no such position. Then the store has those events
+// of the journal whose keys it has, and an event that is only in Kafka is remembered as long as the journal
+// has not recycled its segment (JournalOptions::released_segments_kept).
 #pragma once
 
 #include <cstdint>
@@ -28,6 +32,9 @@ struct RestoreOptions {
   std::string journal_directory;
   sink::CorruptionPolicy on_corruption = sink::CorruptionPolicy::kStop;
   std::int64_t dedup_window_us = 0;
+  bool is_stored_by_writer = false;
+  std::uint64_t sent_seq =
+      0;  // then: the last frame that is in Kafka; of events without a key nothing else tells
   WallMicros now = 0;
 };
 

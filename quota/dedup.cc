@@ -188,20 +188,21 @@ void DedupTable::release(const DedupKey& key, Number claim) noexcept {
   erase(part, static_cast<std::size_t>(slot - part.slots.data()));
 }
 
-void DedupTable::restore(const DedupKey& key, WallMicros seen, WallMicros now) {
+bool DedupTable::restore(const DedupKey& key, WallMicros seen, WallMicros now) {
   set_time(now);
   // A clock that ran ahead must not make a key outlive its window by years.
   const std::int64_t hour = std::min(seen, now) / kMicrosPerHour;
-  if (key.is_none() || hour < now / kMicrosPerHour - options_.window_hours) return;
+  if (key.is_none() || hour < now / kMicrosPerHour - options_.window_hours) return true;
   const Number number = first_of_hour(std::max(hour, latest_hour_ - options_.window_hours - 1));
   Part& part = part_of(key);
   auto [slot, found] = look(part, key);
   if (!found) {
     slot = occupy(part, key, slot);
   } else if (!precedes(number_of(slot->low), number)) {
-    return;  // known, and seen later
+    return false;  // known, and seen later
   }
   slot->low = key.low | number;
+  return !found;
 }
 
 // In a part that is full; the place of the key, which is not in the table.

@@ -80,8 +80,8 @@ class DedupTable {
   // What the claim holds by now becomes remembered.
   void end(Number claim) noexcept;
 
-  // At start: a key seen at `seen`, from the store or the journal.
-  void restore(const DedupKey& key, WallMicros seen, WallMicros now);
+  // At start: a key seen at `seen`, from the store or the journal. False: it is known already.
+  bool restore(const DedupKey& key, WallMicros seen, WallMicros now);
   // Brings the key's place into the cache.
   void prefetch(const DedupKey& key) const noexcept;
 

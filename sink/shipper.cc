@@ -1,9 +1,6 @@
 #include "sink/shipper.h"
 
-#include <pthread.h>
-
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "engine/log.h"
@@ -12,8 +9,6 @@
 namespace kavach::sink {
 namespace {
 
-constexpr std::int64_t kBackoffFirst = 50 * kMicrosPerMilli;
-constexpr std::int64_t kBackoffMax = 5 * kMicrosPerSecond;
 // How long the thread sleeps at most when nothing is durable.
 constexpr std::int64_t kIdleWait = kMicrosPerSecond;
 // Between two transactions of a backlog.
@@ -36,7 +31,7 @@ void ShipperMetrics::add_to(MetricsRegistry& registry) const {
 }
 
 Shipper::Shipper(Journal& journal, std::unique_ptr<Store> store, const ShipperOptions& options)
-    : journal_(journal), options_(options), store_(std::move(store)) {}
+    : journal_(journal), options_(options), store_(std::move(store)), follower_(journal) {}
 
 Result<std::unique_ptr<Shipper>> Shipper::create(Journal& journal, std::unique_ptr<Store> store,
                                                  const ShipperOptions& options) {
@@ -74,47 +69,29 @@ Shipper::~Shipper() {
 }
 
 void Shipper::start() {
-  thread_ = std::thread([this] {
-    ::pthread_setname_np(::pthread_self(), "shipper");
-    run();
-  });
+  follower_.start("shipper", [this] { run(); });
 }
 
 void Shipper::stop(std::int64_t patience_us) {
-  deadline_.store(system_clock().mono() + patience_us);
-  {
-    const std::lock_guard lock(mutex_);
-    stopping_.store(true);
-  }
-  stop_asked_.notify_all();
-  journal_.interrupt();
-  if (thread_.joinable()) thread_.join();
+  follower_.stop(patience_us);
 }
 
-bool Shipper::time_is_up() const noexcept {
-  return stopping_ && system_clock().mono() >= deadline_;
-}
-
-void Shipper::pause(std::int64_t micros) {
-  if (stopping_) {
-    const std::int64_t left = std::max<std::int64_t>(0, deadline_ - system_clock().mono());
-    std::this_thread::sleep_for(std::chrono::microseconds(std::min(micros, left)));
-    return;
-  }
-  std::unique_lock lock(mutex_);
-  stop_asked_.wait_for(lock, std::chrono::microseconds(micros), [this] { return stopping_.load(); });
+std::int64_t Shipper::lag_us() const noexcept {
+  const WallMicros received_at = oldest_received_at_;
+  return received_at == 0 ? 0 : std::max<std::int64_t>(0, system_clock().wall() - received_at);
 }
 
 void Shipper::run() {
   for (;;) {
     prune();
-    if (journal_.durable_seq() <= stored_seq_ && !stopping_) journal_.wait_beyond(stored_seq_, kIdleWait);
+    if (journal_.durable_seq() <= stored_seq_ && !follower_.stopping())
+      journal_.wait_beyond(stored_seq_, kIdleWait);
     const bool behind = journal_.durable_seq() > stored_seq_;
-    if (stopping_ && (!behind || time_is_up())) return;
+    if (follower_.stopping() && (!behind || follower_.time_is_up())) return;
     if (!behind) continue;
     // What comes within the delay goes into the same transaction. With a backlog there is enough already, and
     // only others who want to write are let in.
-    if (!stopping_) pause(is_catching_up_ ? kLetOthersIn : options_.batch_delay_us);
+    if (!follower_.stopping()) follower_.pause(is_catching_up_ ? kLetOthersIn : options_.batch_delay_us);
     if (batch_count_ == 0 && !gather()) return;
     if (gathered_seq_ > stored_seq_ && !store_batches()) return;
   }
@@ -156,6 +133,7 @@ bool Shipper::gather() {
     ++batch_count_;
     gathered_seq_ = (*entry)->seq;
   }
+  oldest_received_at_ = batch_count_ > 0 ? batches_.front().received_at : 0;
   is_catching_up_ = event_count_ >= options_.batch_events_max;
   return true;
 }
@@ -172,9 +150,9 @@ bool Shipper::store_batches() {
       return false;
     }
     back_off("the store refuses writes", outcome.error().message);
-    return !time_is_up();
+    return !follower_.time_is_up();
   }
-  backoff_us_ = 0;
+  follower_.succeeded();
   if (!healthy_.exchange(true)) log::info("shipper: stores again");
   stored_seq_ = gathered_seq_;
   if (batch_count_ > 0) stored_until_ = batches_[batch_count_ - 1].received_at;
@@ -185,6 +163,7 @@ bool Shipper::store_batches() {
   metrics_.position.set(static_cast<std::int64_t>(stored_seq_));
   metrics_.transaction_duration.record(system_clock().mono() - started);
   batch_count_ = 0;
+  oldest_received_at_ = 0;
   return true;
 }
 
@@ -192,10 +171,7 @@ void Shipper::back_off(std::string_view what, std::string_view why) {
   metrics_.failures.add();
   if (healthy_.exchange(false))
     log::error("shipper: {}, the journal keeps what is not stored: {}", what, why);
-  backoff_us_ = std::clamp(backoff_us_ * 2, kBackoffFirst, kBackoffMax);
-  // Between half and all of it, so that several nodes do not come back in step.
-  pause(backoff_us_ / 2 +
-        static_cast<std::int64_t>(random_.next() % static_cast<std::uint64_t>(backoff_us_ / 2)));
+  follower_.back_off();
 }
 
 void Shipper::prune() {

@@ -6,12 +6,9 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <vector>
 
 #include "engine/clock.h"
@@ -19,6 +16,7 @@
 #include "engine/ids.h"
 #include "engine/metrics.h"
 #include "engine/result.h"
+#include "sink/follower.h"
 #include "sink/journal/journal.h"
 #include "sink/store/store.h"
 
@@ -52,6 +50,8 @@ class Shipper {
   void stop(std::int64_t patience_us);
   // False while the store refuses writes, or after damage ended the shipping. Any thread.
   bool healthy() const noexcept { return healthy_.load(std::memory_order_relaxed); }
+  // How long ago the oldest batch that is being stored was accepted; 0: there is none. Any thread.
+  std::int64_t lag_us() const noexcept;
   const ShipperMetrics& metrics() const noexcept { return metrics_; }
 
  private:
@@ -63,14 +63,10 @@ class Shipper {
   void back_off(std::string_view what, std::string_view why);
   void prune();
   void give_up(const std::string& reason);
-  bool time_is_up() const noexcept;
-  // Sleeps until stop() at most; after it, until its patience ends.
-  void pause(std::int64_t micros);
 
   // Constant after create().
   Journal& journal_;
   const ShipperOptions options_;
-  std::thread thread_;
 
   // The shipper's thread.
   std::unique_ptr<Store> store_;
@@ -89,17 +85,14 @@ class Shipper {
   std::size_t batch_count_ = 0;
   std::uint64_t event_count_ = 0;
   bool is_catching_up_ = false;  // the last transaction was full
-  std::int64_t backoff_us_ = 0;
   MonoMicros next_prune_ = 0;
-  Random random_;
   ShipperMetrics metrics_;
 
   // Any thread.
   std::atomic<bool> healthy_{true};
-  std::atomic<bool> stopping_{false};
-  std::atomic<MonoMicros> deadline_{0};
-  std::mutex mutex_;
-  std::condition_variable stop_asked_;
+  std::atomic<WallMicros> oldest_received_at_{0};
+
+  Follower follower_;  // last: its thread uses all of the above
 };
 
 }  // namespace kavach::sink

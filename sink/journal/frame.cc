@@ -267,4 +267,14 @@ Result<void, FrameError> decode_batch(std::span<const std::uint8_t> payload, Bat
   return {};
 }
 
+std::uint64_t count_events(std::span<const std::uint8_t> payload) noexcept {
+  Reader in(payload);
+  if (in.byte() != kTypeBatch1) return 0;
+  in.byte();                              // the system
+  for (int i = 0; i < 3; ++i) in.uuid();  // org, project, batch
+  in.non_negative();                      // received_at
+  const std::uint64_t count = in.varint();
+  return in.ok() && count <= bounds::kBatchEventsMax ? count : 0;
+}
+
 }  // namespace kavach::sink

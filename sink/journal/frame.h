@@ -31,4 +31,7 @@ void encode_batch(const Batch& batch, std::span<const std::uint8_t> admitted, st
 Result<void, FrameError> decode_batch(std::span<const std::uint8_t> payload, Batch& batch,
                                       std::string& arena);
 
+// How many events a payload says that it has; 0 when it is none.
+std::uint64_t count_events(std::span<const std::uint8_t> payload) noexcept;
+
 }  // namespace kavach::sink

@@ -26,6 +26,7 @@
 #include "engine/crc32c.h"
 #include "engine/log.h"
 #include "engine/mailbox.h"
+#include "sink/journal/frame.h"
 #include "sink/journal/segment.h"
 
 namespace kavach::sink {
@@ -136,6 +137,10 @@ class Journal::Impl {
     const std::uint64_t released = released_bytes_.load(std::memory_order_acquire);
     return durable_bytes_.load(std::memory_order_acquire) - released;
   }
+  std::uint64_t backlog_events() const noexcept {
+    const std::uint64_t released = released_events_.load(std::memory_order_acquire);
+    return durable_events_.load(std::memory_order_acquire) - released;
+  }
 
   JournalOptions options_;
   RecoveryReport report_;
@@ -156,11 +161,12 @@ class Journal::Impl {
   struct Step {
     std::uint64_t seq;    // everything up to here ...
     std::uint64_t bytes;  // ... are so many bytes since the start
+    std::uint64_t events;
   };
 
   Status lock_directory();
   Status recover_segments(const std::vector<SegmentFile>& files);
-  void account(std::uint64_t seq, std::uint64_t bytes);
+  void account(std::uint64_t seq, std::uint64_t bytes, std::uint64_t events);
   void run();
   void gather();
   bool anything_waiting() const noexcept;
@@ -206,7 +212,9 @@ class Journal::Impl {
   std::atomic<bool> stopping_{false};
   std::atomic<std::uint64_t> in_flight_bytes_{0};
   std::atomic<std::uint64_t> durable_bytes_{0};
+  std::atomic<std::uint64_t> durable_events_{0};
   std::atomic<std::uint64_t> released_bytes_{0};
+  std::atomic<std::uint64_t> released_events_{0};
   std::atomic<std::uint32_t> followers_waiting_{0};
 
   std::mutex mutex_;  // guards what follows
@@ -319,12 +327,12 @@ Status Journal::Impl::recover_segments(const std::vector<SegmentFile>& files) {
     const bool last = i + 1 == sound.size();
     const auto end_seq = last ? std::nullopt : std::optional<std::uint64_t>(sound[i + 1].header.first_seq);
     std::uint64_t last_group = kSegmentHeaderBytes;
-    const SegmentScan scan =
-        scan_segment(mapped->bytes(), header, end_seq, options_.on_corruption == CorruptionPolicy::kSkip,
-                     [&](const FrameHeader& frame, std::span<const std::uint8_t>, std::uint64_t offset) {
-                       account(frame.seq, frame_file_bytes(frame.payload_bytes));
-                       if (frame.seq == frame.synced_seq + 1) last_group = offset;
-                     });
+    const SegmentScan scan = scan_segment(
+        mapped->bytes(), header, end_seq, options_.on_corruption == CorruptionPolicy::kSkip,
+        [&](const FrameHeader& frame, std::span<const std::uint8_t> payload, std::uint64_t offset) {
+          account(frame.seq, frame_file_bytes(frame.payload_bytes), count_events(payload));
+          if (frame.seq == frame.synced_seq + 1) last_group = offset;
+        });
     if (scan.damage && options_.on_corruption == CorruptionPolicy::kStop) {
       const bool has_gap = !last && sound[i + 1].file.id != file.id + 1;
       return failure(
@@ -357,14 +365,16 @@ Status Journal::Impl::recover_segments(const std::vector<SegmentFile>& files) {
   return {};
 }
 
-// Counts durable bytes. The journal's thread, or recovery.
-void Journal::Impl::account(std::uint64_t seq, std::uint64_t bytes) {
+// Counts durable bytes and events. The journal's thread, or recovery.
+void Journal::Impl::account(std::uint64_t seq, std::uint64_t bytes, std::uint64_t events) {
   const std::uint64_t total = durable_bytes_.load(std::memory_order_relaxed) + bytes;
+  const std::uint64_t total_events = durable_events_.load(std::memory_order_relaxed) + events;
+  durable_events_.store(total_events, std::memory_order_release);
   durable_bytes_.store(total, std::memory_order_release);
   if (total - last_step_bytes_ < kBacklogStep) return;
   last_step_bytes_ = total;
   const std::lock_guard lock(mutex_);
-  steps_.push_back({seq, total});
+  steps_.push_back({seq, total, total_events});
 }
 
 // --- the shards' side --------------------------------------------------------------------------------------
@@ -486,7 +496,7 @@ void Journal::Impl::write_group() {
   metrics_.commit_duration.record(system_clock().mono() - started);
   if (error == 0) {
     for (const Frame* frame : group_) {
-      account(frame->seq, frame_file_bytes(frame->payload.size()));
+      account(frame->seq, frame_file_bytes(frame->payload.size()), frame->events);
       metrics_.events.add(frame->events);
     }
     metrics_.frames.add(group_.size());
@@ -645,8 +655,10 @@ void Journal::Impl::release(std::uint64_t seq) {
   if (seq <= released_seq_.load(std::memory_order_relaxed)) return;
   released_seq_.store(seq, std::memory_order_release);
   std::uint64_t bytes = released_bytes_.load(std::memory_order_relaxed);
+  std::uint64_t events = released_events_.load(std::memory_order_relaxed);
   while (!steps_.empty() && steps_.front().seq <= seq) {
     bytes = steps_.front().bytes;
+    events = steps_.front().events;
     steps_.pop_front();
   }
   // Everything is carried on: what the last step did not cover is released too. Bytes are published before
@@ -654,12 +666,18 @@ void Journal::Impl::release(std::uint64_t seq) {
   // it right.
   if (steps_.empty()) {
     const std::uint64_t durable = durable_bytes_.load(std::memory_order_acquire);
-    if (durable_seq_.load(std::memory_order_acquire) == seq) bytes = std::max(bytes, durable);
+    const std::uint64_t durable_events = durable_events_.load(std::memory_order_acquire);
+    if (durable_seq_.load(std::memory_order_acquire) == seq) {
+      bytes = std::max(bytes, durable);
+      events = std::max(events, durable_events);
+    }
   }
   released_bytes_.store(bytes, std::memory_order_release);
+  released_events_.store(events, std::memory_order_release);
   // A segment ends where the next one begins; the last one is being written.
   std::vector<std::string> released;
-  while (segments_.size() > 1 && segments_[1].first_seq <= seq + 1) {
+  const std::size_t kept = options_.released_segments_kept;
+  while (segments_.size() > kept + 1 && segments_[kept + 1].first_seq <= seq + 1) {
     released.push_back(std::move(segments_.front().path));
     segments_.pop_front();
   }
@@ -732,6 +750,9 @@ std::uint64_t Journal::released_seq() const noexcept {
 }
 std::uint64_t Journal::backlog_bytes() const noexcept {
   return impl_->backlog_bytes();
+}
+std::uint64_t Journal::backlog_events() const noexcept {
+  return impl_->backlog_events();
 }
 const JournalMetrics& Journal::metrics() const noexcept {
   return impl_->metrics_;

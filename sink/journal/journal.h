@@ -54,6 +54,9 @@ struct JournalOptions {
   std::uint64_t backlog_bytes_max = 1 << 30;
   std::uint64_t in_flight_bytes_max = 64 << 20;
   std::uint64_t group_bytes_max = 8 << 20;
+  // Segments whose every frame is released and that are kept all the same, for who reads them at the next
+  // start. They do not count as backlog.
+  std::uint32_t released_segments_kept = 0;
   CorruptionPolicy on_corruption = CorruptionPolicy::kStop;
 };
 
@@ -111,8 +114,9 @@ class Journal {
   // Every follower has carried on everything up to and including `seq`: segments before it are recycled.
   void release(std::uint64_t seq);
   std::uint64_t released_seq() const noexcept;
-  // Bytes durable and not released.
+  // Bytes and events durable and not released: in steps of 64 KiB, and 0 when everything is.
   std::uint64_t backlog_bytes() const noexcept;
+  std::uint64_t backlog_events() const noexcept;
 
   const JournalMetrics& metrics() const noexcept;
 

@@ -141,7 +141,6 @@ Result<std::unique_ptr<KafkaShipper>> KafkaShipper::create(Journal& journal,
   // What is wrong with the settings is said at the start.
   auto producer = Producer::create(options.kafka);
   if (!producer) return producer.error();
-  journal.release(*position);
   return made;
 }
 
@@ -150,6 +149,7 @@ KafkaShipper::~KafkaShipper() {
 }
 
 void KafkaShipper::start() {
+  journal_.release(acknowledged_seq_);
   follower_.start("kafka shipper", [this] { run(); });
 }
 

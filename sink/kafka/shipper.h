@@ -45,6 +45,8 @@ class KafkaShipper {
   // Waits for what is durable in the journal by now to be acknowledged (bounded by `patience_us`), then joins
   // the thread. REQUIRES: one caller. Idempotent.
   void stop(std::int64_t patience_us);
+  // The last frame that Kafka has whole. REQUIRES: before start().
+  std::uint64_t acknowledged_seq() const noexcept { return acknowledged_seq_; }
   // False while records wait for the broker for some seconds, or after damage ended the shipping. Any thread.
   bool healthy() const noexcept;
   // How long ago the oldest batch that was sent and is not acknowledged was accepted; 0: there is none. Any

@@ -38,6 +38,7 @@ struct StoreFailure {
 
   std::string message;
   bool retryable = false;  // locked, disk full, I/O, server away: the same call may succeed later
+  bool refused = false;    // for what the rows contain: the others of the call may be right
   bool fenced = false;     // another consumer has claimed the partition: nothing was stored
 };
 template <typename T>

@@ -27,6 +27,12 @@ bool is_retryable(std::string_view state) noexcept {
          std::find(std::begin(kClasses), std::end(kClasses), state.substr(0, 2)) != std::end(kClasses);
 }
 
+// For what a row contains: values, constraints, more than fits into an index.
+bool is_refusal(std::string_view state) noexcept {
+  const std::string_view kind = state.substr(0, 2);
+  return kind == "22" || kind == "23" || kind == "54";
+}
+
 std::string trimmed(std::string text) {
   while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
   std::replace(text.begin(), text.end(), '\n', ' ');
@@ -206,8 +212,11 @@ StoreFailure PostgresSession::failure_of(const pg_result* result) const {
   const char* state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
   const char* message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
   if (state == nullptr) return {"postgres: " + trimmed(PQresultErrorMessage(result)), true};
-  return {fmt::format("postgres: {} (SQLSTATE {})", message != nullptr ? message : "error", state),
-          is_retryable(state)};
+  StoreFailure failure{
+      fmt::format("postgres: {} (SQLSTATE {})", message != nullptr ? message : "error", state),
+      is_retryable(state)};
+  failure.refused = is_refusal(state);
+  return failure;
 }
 
 StoreFailure PostgresSession::lose(std::string_view why) {

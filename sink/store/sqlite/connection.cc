@@ -34,10 +34,19 @@ bool is_retryable(int code) noexcept {
   }
 }
 
+// For what a row contains.
+bool is_refusal(int code) noexcept {
+  const int kind = code & 0xff;
+  return kind == SQLITE_CONSTRAINT || kind == SQLITE_TOOBIG || kind == SQLITE_MISMATCH;
+}
+
 StoreFailure failure_of(sqlite3* connection, int code) {
-  return {fmt::format("sqlite: {} (code {})",
-                      connection != nullptr ? sqlite3_errmsg(connection) : sqlite3_errstr(code), code),
-          is_retryable(code)};
+  StoreFailure failure{
+      fmt::format("sqlite: {} (code {})",
+                  connection != nullptr ? sqlite3_errmsg(connection) : sqlite3_errstr(code), code),
+      is_retryable(code)};
+  failure.refused = is_refusal(code);
+  return failure;
 }
 
 // Makes the file before SQLite does, so that its mode is 0600 from the first moment (the -wal and -shm files

@@ -22,8 +22,10 @@
 #include "engine/timestamp.h"
 #include "http/auth/api_key.h"
 #include "http/auth/policy.h"
+#include "http/backends.h"
 #include "http/ingest/utf8.h"
 #include "http/node.h"
+#include "http/writer_node.h"
 #include "quota/limits.h"
 #include "quota/redis/announce.h"
 #include "quota/redis/stream.h"
@@ -32,6 +34,7 @@
 #include "sink/journal/journal.h"
 #include "sink/kafka/topics.h"
 #include "sink/store/store.h"
+#include "sink/writer/dead_letters.h"
 
 extern char** environ;
 
@@ -77,7 +80,8 @@ void raise_descriptor_limit() {
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-int serve(const std::string& config_path, Config config) {
+// What a process that runs until a signal needs before its first thread. The signals are blocked from now on.
+sigset_t prepare_process() {
   sigset_t signals;
   sigemptyset(&signals);
   for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
@@ -88,8 +92,21 @@ int serve(const std::string& config_path, Config config) {
   // raise its own with every such free and keep the memory.
   ::mallopt(M_MMAP_THRESHOLD, 256 << 10);
   ::mallopt(M_TRIM_THRESHOLD, 4 << 20);
+  return signals;
+}
 
+int serve(const std::string& config_path, Config config) {
+  const sigset_t signals = prepare_process();
   http::Node node(std::move(config), [config_path] { return read_config(config_path); });
+  if (const Status built = node.build(); !built) return fail(built.error().message);
+  return node.run(signals);
+}
+
+int write(const Config& config) {
+  if (config.kafka.brokers.empty()) return fail("kafka.brokers names none", kExitUsage);
+  if (config.store.kind == "none") return fail("store.kind = \"none\" is no place to write to", kExitUsage);
+  const sigset_t signals = prepare_process();
+  http::WriterNode node(config);
   if (const Status built = node.build(); !built) return fail(built.error().message);
   return node.run(signals);
 }
@@ -110,6 +127,7 @@ struct Arguments {
   bool print = false;
   bool settings = false;
   bool json = false;
+  bool all = false;
 };
 
 int check(const Config& config, const Arguments& arguments) {
@@ -379,6 +397,91 @@ int make_topics(const Config& config, const Arguments&) {
   return 0;
 }
 
+// How long the brokers may say nothing to an administrator.
+constexpr std::int64_t kKafkaPatience = 15 * kMicrosPerSecond;
+
+// Gives `each` the dead letters that were not replayed yet, or all of them.
+Result<std::unique_ptr<sink::DeadLetterReader>> read_dead_letters(
+    const Config& config, bool all, const std::function<Status(sink::ConsumedRecord)>& each) {
+  if (config.kafka.brokers.empty()) return failure("kafka.brokers names none");
+  auto conf = sink::consumer_conf(http::kafka_options(config), config.writer.group + "-dlq");
+  if (!conf) return conf.error();
+  auto reader = sink::DeadLetterReader::create(conf->release(), config.kafka.dlq_topic, kKafkaPatience);
+  if (!reader) return reader.error();
+  if (Status read = (*reader)->read(all, each); !read) return read.error();
+  return reader;
+}
+
+// A poison record's bytes need be no text.
+std::string text_or_hex(std::string_view bytes) {
+  if (http::is_utf8(bytes, http::Surrogates::kRefuse)) return std::string(bytes);
+  return fmt::format(
+      "0x{:02x}",
+      fmt::join(std::span(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()), ""));
+}
+
+int list_dead_letters(const Config& config, const Arguments& arguments) {
+  const auto print = [](const sink::ConsumedRecord& letter) -> Status {
+    namespace names = sink::dead_letter_header;
+    std::string from_topic, partition = "null", offset = "null", reason, headers;
+    std::int64_t timestamp_ms = letter.timestamp_ms();
+    for (const auto& [name, value] : letter.headers()) {
+      if (name == names::kReason) {
+        reason = value;
+      } else if (name == names::kTopic) {
+        from_topic = value;
+      } else if (name == names::kPartition) {
+        partition = value;
+      } else if (name == names::kOffset) {
+        offset = value;
+      } else if (name == names::kTimestamp) {
+        std::from_chars(value.data(), value.data() + value.size(), timestamp_ms);
+      } else {
+        headers += fmt::format("{}{}:{}", headers.empty() ? "" : ",", json_string(name),
+                               json_string(text_or_hex(value)));
+      }
+    }
+    std::cout
+        << fmt::format(
+               R"({{"letter":"{}/{}","reason":{},"topic":{},"partition":{},"offset":{},"accepted_at":{},"key":{},)"
+               R"("headers":{{{}}},"value_bytes":{}}})",
+               letter.partition(), letter.offset(), json_string(reason), json_string(from_topic), partition,
+               offset, json_string(format_timestamp(timestamp_ms * kMicrosPerMilli)),
+               json_string(text_or_hex(letter.key())), headers, letter.value().size())
+        << '\n';
+    return {};
+  };
+  const auto reader = read_dead_letters(config, arguments.all, print);
+  return reader ? 0 : fail(reader.error().message);
+}
+
+int replay_dead_letters(const Config& config, const Arguments& arguments) {
+  auto conf = sink::producer_conf(http::kafka_options(config));
+  if (!conf) return fail(conf.error().message, kExitUsage);
+  auto sender = sink::RecordSender::create(conf->release());
+  if (!sender) return fail(sender.error().message);
+  std::uint64_t replayed = 0;
+  std::uint64_t left_out = 0;
+  const auto replay = [&](const sink::ConsumedRecord& letter) -> Status {
+    const auto record = sink::revive(letter);
+    if (!record) {
+      std::cerr << fmt::format("kavachd: left out: {}\n", record.error().message);
+      ++left_out;
+      return {};
+    }
+    if (Status sent = (*sender)->send(std::span(&*record, 1), kKafkaPatience); !sent) return sent;
+    ++replayed;
+    return {};
+  };
+  const auto reader = read_dead_letters(config, arguments.all, replay);
+  if (!reader) return fail(fmt::format("{} records went back, then: {}", replayed, reader.error().message));
+  if (Status noted = (*reader)->remember(); !noted) {
+    return fail(fmt::format("{} records went back, which is not noted: {}", replayed, noted.error().message));
+  }
+  std::cout << fmt::format(R"({{"replayed":{},"left_out":{}}})", replayed, left_out) << '\n';
+  return 0;
+}
+
 // --- the command line --------------------------------------------------------------------------------------
 
 // As high as any limit in the table of tiers.
@@ -459,11 +562,14 @@ const std::map<std::string, std::string> kGroups{{"org", "Organizations"},
                                                  {"budget", "Budgets of organizations"},
                                                  {"agent", "Agents"},
                                                  {"journal", "The journal on disk"},
-                                                 {"topics", "Kafka's topics"}};
+                                                 {"topics", "Kafka's topics"},
+                                                 {"dlq", "Records that the writer could not store"}};
 
 constexpr Command kCommands[] = {
     {"", "serve", "Take events until SIGTERM", take_nothing,
      [](const Config& config, const Arguments& arguments) { return serve(arguments.config_path, config); }},
+    {"", "writer", "Carry events from Kafka into the store until SIGTERM", take_nothing,
+     [](const Config& config, const Arguments&) { return write(config); }},
     {"", "check", "Check the config and say what is wrong with it",
      [](CLI::App& command, Arguments& into) {
        command.add_flag("--print", into.print, "Print the whole config, with defaults and overrides");
@@ -531,6 +637,16 @@ constexpr Command kCommands[] = {
        command.add_flag("--json", into.json, "JSON instead of text");
      },
      inspect_journal},
+    {"dlq", "list", "Dead letters that were not replayed, with their reasons (JSON, one line each)",
+     [](CLI::App& command, Arguments& into) {
+       command.add_flag("--all", into.all, "Those that were replayed, too");
+     },
+     list_dead_letters},
+    {"dlq", "replay", "Put the records of dead letters back into their topic, for the writer to try again",
+     [](CLI::App& command, Arguments& into) {
+       command.add_flag("--all", into.all, "Those that were replayed before, too");
+     },
+     replay_dead_letters},
     {"topics", "create", "Make the topics that are missing (JSON, one line each)", take_nothing, make_topics},
 };
 

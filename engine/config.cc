@@ -383,7 +383,7 @@ void Reader::read_variable(const Setting& setting, std::string_view name, std::s
 }
 
 void Reader::check_relations() {
-  const auto& [node, engine, http, auth, ingest, quota, redis, journal, store, kafka, log] = config_;
+  const auto& [node, engine, http, auth, ingest, quota, redis, journal, store, kafka, writer, log] = config_;
   const auto at_least = [&](std::string_view key, std::int64_t value, std::int64_t least,
                             std::string_view why) {
     if (value < least) problem_with(key, fmt::format("{} must be at least {}: {}", value, least, why));
@@ -407,6 +407,12 @@ void Reader::check_relations() {
   const bool needs_user = kafka.security.starts_with("sasl");
   if (needs_user && (kafka.sasl_user.empty() || kafka.sasl_password.empty())) {
     problem_with("kafka.security", "needs kafka.sasl_user and kafka.sasl_password");
+  }
+  if (writer.enabled && kafka.brokers.empty()) {
+    problem_with("writer.enabled", "needs kafka.brokers: the writer stores what is in Kafka");
+  }
+  if (writer.enabled && store.kind == "none") {
+    problem_with("writer.enabled", "needs a store.kind to write into");
   }
   if (config_.store.kind == "postgres" && config_.store.url.empty()) {
     problem_with("store.url",

@@ -107,6 +107,14 @@ struct Config {
     std::string sasl_password;
     std::string ca_file;
   } kafka;
+  struct Writer {
+    bool enabled;  // inside serve too
+    std::string group;
+    std::int64_t session_timeout_ms;
+    std::int64_t batch_events_max;  // events of one transaction
+    std::int64_t batch_delay_ms;    // how long the writer gathers before it stores
+    std::int64_t port;              // of `kavachd writer`
+  } writer;
   struct Log {
     std::string level;
     std::string format;  // text or json

@@ -47,7 +47,8 @@ std::string masked_url(const std::string& url) {
 }
 
 std::string masked(TextSetting::Rule rule, const std::string& text) {
-  if (rule == TextSetting::Rule::kRedisUrl || rule == TextSetting::Rule::kPostgresUrl) return masked_url(text);
+  if (rule == TextSetting::Rule::kRedisUrl || rule == TextSetting::Rule::kPostgresUrl)
+    return masked_url(text);
   return rule == TextSetting::Rule::kSecret && !text.empty() ? "***" : text;
 }
 

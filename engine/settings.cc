@@ -290,6 +290,31 @@ void add_kafka(std::vector<Setting>& rows) {
                   "PEM file with the certificates that vouch for the brokers. Empty: the system's."});
 }
 
+void add_writer(std::vector<Setting>& rows) {
+  using Writer = Config::Writer;
+  constexpr auto kTable = &Config::writer;
+  rows.push_back({"writer.enabled", boolean<kTable, &Writer::enabled>(false), "", Reload::kRestart,
+                  "Carry events from Kafka into the store inside `kavachd serve` too, and not only in "
+                  "`kavachd writer`."});
+  rows.push_back({"writer.group", text<kTable, &Writer::group>("kavach-writer", Rule::kNotEmpty), "",
+                  Reload::kRestart,
+                  "The consumer group of all writers: they share the partitions. <group>-dlq remembers which "
+                  "dead letters were replayed."});
+  rows.push_back({"writer.session_timeout_ms",
+                  integer<kTable, &Writer::session_timeout_ms>(10'000, 1'000, 300'000), "ms",
+                  Reload::kRestart,
+                  "After this long without a sign of a writer the others take over its partitions. Within "
+                  "what the brokers allow (group.min.session.timeout.ms, 6,000)."});
+  rows.push_back({"writer.batch_events_max", integer<kTable, &Writer::batch_events_max>(10'000, 1, 1'000'000),
+                  "events", Reload::kRestart, "Most events that a writer stores in one transaction."});
+  rows.push_back({"writer.batch_delay_ms", integer<kTable, &Writer::batch_delay_ms>(100, 0, 60'000), "ms",
+                  Reload::kRestart, "How long a writer gathers events before it stores them."});
+  rows.push_back(
+      {"writer.port", integer<kTable, &Writer::port>(8001, 0, 65'535), "", Reload::kRestart,
+       "Where `kavachd writer` answers /healthz, /readyz and /metrics, on http.address. 0: any free "
+       "one, which the log then names."});
+}
+
 void add_log(std::vector<Setting>& rows) {
   using Log = Config::Log;
   constexpr auto kTable = &Config::log;
@@ -309,6 +334,7 @@ std::vector<Setting> make_table() {
   add_redis(rows);
   add_sink(rows);
   add_kafka(rows);
+  add_writer(rows);
   add_log(rows);
   return rows;
 }

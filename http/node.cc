@@ -9,10 +9,12 @@
 
 #include "engine/bounds.h"
 #include "engine/clock.h"
+#include "http/backends.h"
 #include "http/ingest/ingest_handler.h"
 #include "http/ops/ops_handlers.h"
 #include "http/restore.h"
 #include "http/router.h"
+#include "http/signals.h"
 #include "quota/admission.h"
 #include "quota/ledger.h"
 #include "quota/limits.h"
@@ -72,6 +74,7 @@ sink::JournalOptions journal_options(const Config& config, std::uint32_t shards)
           .backlog_bytes_max = static_cast<std::uint64_t>(config.journal.backlog_bytes_max),
           .in_flight_bytes_max = static_cast<std::uint64_t>(config.journal.in_flight_bytes_max),
           .group_bytes_max = static_cast<std::uint64_t>(config.journal.group_bytes_max),
+          .released_segments_kept = config.kafka.brokers.empty() ? 0U : 1U,  // see http/restore.h
           .on_corruption = config.journal.on_corruption == "skip" ? sink::CorruptionPolicy::kSkip
                                                                   : sink::CorruptionPolicy::kStop};
 }
@@ -91,32 +94,9 @@ log::Level level_of(const std::string& name) {
   return log::Level::kInfo;
 }
 
-sink::StoreResult<std::unique_ptr<sink::Store>> open_store(const Config& config) {
-  const std::int64_t window_us = config.quota.dedup_window_hours * kMicrosPerHour;
-  if (config.store.kind != "postgres") return sink::open_sqlite(config.store.path, system_clock(), window_us);
-  return sink::open_postgres({.url = config.store.url,
-                              .dedup_window_us = window_us,
-                              .retention_days = config.store.retention_days,
-                              .timeout_ms = config.store.reply_timeout_ms});
-}
-
 Result<std::shared_ptr<const TlsContext>> load_tls(const Config& config) {
   if (config.http.tls_certificate_file.empty()) return std::shared_ptr<const TlsContext>();
   return TlsContext::load(config.http.tls_certificate_file, config.http.tls_key_file);
-}
-
-sink::KafkaOptions kafka_options(const Config& config) {
-  const Config::Kafka& kafka = config.kafka;
-  const bool has_sasl = kafka.security.starts_with("sasl");
-  return {.brokers = kafka.brokers,
-          .security_protocol = kafka.security,
-          .sasl_mechanism = has_sasl ? kafka.sasl_mechanism : "",
-          .sasl_user = kafka.sasl_user,
-          .sasl_password = kafka.sasl_password,
-          .ca_file = kafka.ca_file,
-          .compression = kafka.compression,
-          .linger_us = kafka.linger_ms * kMicrosPerMilli,
-          .in_flight_bytes_max = kafka.in_flight_bytes_max};
 }
 
 // --- Node --------------------------------------------------------------------------------------------------
@@ -147,21 +127,6 @@ Node::~Node() {
   }
 }
 
-// Node and database are started together, in whatever order: a database that is away is waited for.
-sink::StoreResult<std::unique_ptr<sink::Store>> Node::wait_for_store() const {
-  constexpr auto kPause = std::chrono::milliseconds(200);
-  for (bool is_told = false;; is_told = true) {
-    auto store = open_store(config_);
-    if (store || !store.error().retryable || config_.store.kind != "postgres") return store;
-    sigset_t pending;
-    if (::sigpending(&pending) == 0 &&
-        (::sigismember(&pending, SIGTERM) == 1 || ::sigismember(&pending, SIGINT) == 1))
-      return sink::StoreFailure{"told to stop while waiting for it: " + store.error().message, false};
-    if (!is_told) log::warning("the store cannot be opened, trying again: {}", store.error().message);
-    std::this_thread::sleep_for(kPause);
-  }
-}
-
 Status Node::build() {
   if (const std::uint64_t possible = connections_max(config_);
       possible < static_cast<std::uint64_t>(config_.http.connections_max)) {
@@ -172,7 +137,7 @@ Status Node::build() {
   auto tiers = quota::TierTable::load(config_.quota.tiers_file);
   if (!tiers) return tiers.error();
 
-  auto store = wait_for_store();
+  auto store = wait_for_store(config_);
   if (!store) return failure("cannot open the store: " + store.error().message);
 
   auto journal = sink::Journal::open(journal_options(config_, shards));
@@ -191,8 +156,13 @@ Status Node::build() {
                     .on_corruption = journal_options(config_, shards).on_corruption});
     if (!shipper) return shipper.error();
     kafka_ = std::move(*shipper);
+    if (config_.writer.enabled) {
+      auto writer = open_writer(config_);
+      if (!writer) return writer.error();
+      writer_ = std::move(*writer);
+    }
   } else if (config_.store.kind != "none") {
-    auto own = wait_for_store();
+    auto own = wait_for_store(config_);
     if (!own) return failure("cannot open the store: " + own.error().message);
     auto shipper =
         sink::Shipper::create(*journal_, std::move(*own),
@@ -268,17 +238,26 @@ Status Node::build() {
   directory_ = std::move(*directory);
 
   health_.database_ok = [this] {
-    return directory_->healthy() && (shipper_ == nullptr || shipper_->healthy());
+    return directory_->healthy() && (shipper_ == nullptr || shipper_->healthy()) &&
+           (writer_ == nullptr || writer_->healthy());
   };
   if (kafka_ != nullptr) {
     health_.kafka = [this] {
-      return FollowerHealth{
-          .ok = kafka_->healthy(),
-          .lag_frames = journal_->durable_seq() - std::min(journal_->durable_seq(), journal_->released_seq()),
-          .lag_bytes = journal_->backlog_bytes(),
-          .lag_us = kafka_->lag_us()};
+      return FollowerHealth{.ok = kafka_->healthy(),
+                            .lag_events = journal_->backlog_events(),
+                            .lag_bytes = journal_->backlog_bytes(),
+                            .lag_us = kafka_->lag_us()};
     };
   }
+  if (shipper_ != nullptr) {
+    health_.store = [this] {
+      return FollowerHealth{.ok = shipper_->healthy(),
+                            .lag_events = journal_->backlog_events(),
+                            .lag_bytes = journal_->backlog_bytes(),
+                            .lag_us = shipper_->lag_us()};
+    };
+  }
+  if (writer_ != nullptr) health_.writer = [this] { return writer_health(*writer_); };
   health_.journal_ok = [this] { return journal_->healthy(); };
   if (membership_ != nullptr) {
     membership_->set_listener([this] { directory_->poll_now(); });
@@ -297,6 +276,8 @@ Status Node::restore_lanes(sink::Store& store) {
                  {.journal_directory = options.directory,
                   .on_corruption = options.on_corruption,
                   .dedup_window_us = config_.quota.dedup_window_hours * kMicrosPerHour,
+                  .is_stored_by_writer = kafka_ != nullptr,
+                  .sent_seq = kafka_ != nullptr ? kafka_->acknowledged_seq() : 0,
                   .now = system_clock().wall()});
 }
 
@@ -324,12 +305,20 @@ Status Node::open_listeners() {
 void Node::build_metrics() {
   runtime_->add_metrics(registry_);
   journal_->metrics().add_to(registry_);
-  if (shipper_ != nullptr) shipper_->metrics().add_to(registry_);
+  const auto seconds = [](std::int64_t micros) {
+    return static_cast<double>(micros) / static_cast<double>(kMicrosPerSecond);
+  };
+  if (shipper_ != nullptr) {
+    shipper_->metrics().add_to(registry_);
+    registry_.add_gauge("kavach_shipper_lag_seconds", "Age of the oldest batch that is being stored.",
+                        [this, seconds] { return seconds(shipper_->lag_us()); });
+  }
   if (kafka_ != nullptr) {
     kafka_->metrics().add_to(registry_);
-    registry_.add_gauge(
-        "kavach_kafka_lag_seconds", "Age of the oldest batch that was sent to Kafka and is not acknowledged.",
-        [this] { return static_cast<double>(kafka_->lag_us()) / static_cast<double>(kMicrosPerSecond); });
+    if (writer_ != nullptr) writer_->metrics().add_to(registry_);
+    registry_.add_gauge("kavach_kafka_lag_seconds",
+                        "Age of the oldest batch that was sent to Kafka and is not acknowledged.",
+                        [this, seconds] { return seconds(kafka_->lag_us()); });
   }
   if (membership_ != nullptr) membership_->add_metrics(registry_);
   for (std::uint32_t id = 0; id < lanes_.size(); ++id) {
@@ -341,6 +330,9 @@ void Node::build_metrics() {
   registry_.add_gauge("kavach_journal_backlog_bytes",
                       "Durable in the journal, not yet in the store or in Kafka.",
                       [this] { return static_cast<double>(journal_->backlog_bytes()); });
+  registry_.add_gauge("kavach_journal_backlog_events",
+                      "Events durable in the journal, not yet in the store or in Kafka.",
+                      [this] { return static_cast<double>(journal_->backlog_events()); });
   registry_.add_gauge(
       "kavach_journal_backlog_frames", "Batches durable in the journal, not yet in the store or in Kafka.",
       [this] {
@@ -406,18 +398,6 @@ void Node::drain() {
   }
 }
 
-// From here on SIGTERM and SIGINT end the process, whatever it waits for. Nothing acknowledged depends on an
-// orderly stop.
-void end_at_once_on_signal() {
-  sigset_t ending;
-  sigemptyset(&ending);
-  for (const int signal : {SIGTERM, SIGINT}) {
-    ::signal(signal, [](int) { std::_Exit(kExitFailed); });
-    sigaddset(&ending, signal);
-  }
-  ::pthread_sigmask(SIG_UNBLOCK, &ending, nullptr);
-}
-
 int Node::run(const sigset_t& signals) {
   journal_->start([this](std::uint32_t shard, std::span<sink::Frame* const> frames) {
     Outbox& outbox = runtime_->outside_outbox(0);
@@ -427,6 +407,7 @@ int Node::run(const sigset_t& signals) {
   });
   if (kafka_ != nullptr) {
     kafka_->start();
+    if (writer_ != nullptr) writer_->start();
   } else if (shipper_ != nullptr) {
     shipper_->start();
   } else {
@@ -470,6 +451,7 @@ int Node::run(const sigset_t& signals) {
   listener_.reset();
   directory_->stop();
   if (kafka_ != nullptr) kafka_->stop(config_.http.drain_timeout_ms * kMicrosPerMilli);
+  if (writer_ != nullptr) writer_->stop(config_.http.drain_timeout_ms * kMicrosPerMilli);
   if (shipper_ != nullptr) shipper_->stop(config_.http.drain_timeout_ms * kMicrosPerMilli);
   log::info("stopped");
   return 0;

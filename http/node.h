@@ -33,6 +33,7 @@
 #include "sink/shipper.h"
 #include "sink/store/postgres/change_listener.h"
 #include "sink/store/store.h"
+#include "sink/writer/writer.h"
 
 namespace kavach::http {
 
@@ -40,11 +41,8 @@ namespace kavach::http {
 inline constexpr int kExitFailed = 1;
 
 log::Level level_of(const std::string& name);
-// What store.kind names; with "none" the directory is in SQLite.
-sink::StoreResult<std::unique_ptr<sink::Store>> open_store(const Config& config);
 // Null when the config names no certificate.
 Result<std::shared_ptr<const TlsContext>> load_tls(const Config& config);
-sink::KafkaOptions kafka_options(const Config& config);
 
 class Node {
  public:
@@ -60,7 +58,6 @@ class Node {
  private:
   struct Lane;
 
-  sink::StoreResult<std::unique_ptr<sink::Store>> wait_for_store() const;
   Status restore_lanes(sink::Store& store);
   Status open_listeners();
   void build_metrics();
@@ -79,6 +76,7 @@ class Node {
   std::unique_ptr<sink::Journal> journal_;
   std::unique_ptr<sink::Shipper> shipper_;
   std::unique_ptr<sink::KafkaShipper> kafka_;  // follows the journal instead of shipper_
+  std::unique_ptr<sink::Writer> writer_;       // null: none inside this process
   std::unique_ptr<Runtime> runtime_;
   std::unique_ptr<WorkerPool> workers_;
   std::unique_ptr<Membership> membership_;  // null: no Redis, the node is its own authority

@@ -22,19 +22,28 @@ struct FleetHealth {
 // How far a follower of the journal is behind it.
 struct FollowerHealth {
   bool ok = false;
-  std::uint64_t lag_frames = 0;
+  std::uint64_t lag_events = 0;
   std::uint64_t lag_bytes = 0;
   std::int64_t lag_us = 0;  // age of the oldest batch that is under way
+};
+
+// How far the writer is behind the topic.
+struct WriterHealth {
+  bool ok = false;
+  std::int64_t lag_records = 0;
+  std::int64_t lag_seconds = 0;
 };
 
 // Any thread.
 struct Health {
   std::atomic<bool> ready{false};  // accepting, and not draining
   std::atomic<bool> draining{false};
-  std::function<bool()> database_ok;  // set before the start
-  std::function<bool()> journal_ok;
-  std::function<FollowerHealth()> kafka;  // not set: the store follows the journal
-  std::function<FleetHealth()> fleet;     // not set: no Redis, the node is its own authority
+  std::function<bool()> database_ok;      // set before the start
+  std::function<bool()> journal_ok;       // not set: no journal (a writer)
+  std::function<FollowerHealth()> store;  // each not set: it follows nothing in this process
+  std::function<FollowerHealth()> kafka;
+  std::function<WriterHealth()> writer;
+  std::function<FleetHealth()> fleet;  // not set: no Redis, the node is its own authority
 };
 
 }  // namespace kavach::http

@@ -22,43 +22,71 @@ void HealthzHandler::handle(Exchange& exchange) {
 void ReadyzHandler::handle(Exchange& exchange) {
   if (health_.draining) return exchange.answer({.status = 503, .body = R"({"status":"draining"})"});
   if (!health_.ready) return exchange.answer({.status = 503, .body = R"({"status":"starting"})"});
-  if (!health_.journal_ok())
+  if (health_.journal_ok && !health_.journal_ok())
     return exchange.answer({.status = 503, .body = R"({"status":"journal failed"})"});
   exchange.answer({.body = R"({"status":"ready"})"});
 }
 
+namespace {
+
+constexpr std::string_view kNotConfigured = "not_configured";
+
+std::string_view word(bool ok) {
+  return ok ? "ok" : "down";
+}
+
+double seconds(std::int64_t micros) {
+  return static_cast<double>(micros) / static_cast<double>(kMicrosPerSecond);
+}
+
+std::string follower_lag(std::string_view name, const FollowerHealth& state) {
+  return fmt::format(R"(,"{}":{{"events":{},"bytes":{},"seconds":{:.3f}}})", name, state.lag_events,
+                     state.lag_bytes, seconds(state.lag_us));
+}
+
+}  // namespace
+
 void StatusHandler::handle(Exchange& exchange) {
   const bool database = health_.database_ok();
-  const bool journal = health_.journal_ok();
-  const auto word = [](bool ok) { return ok ? "ok" : "down"; };
-  bool redis = true;
-  std::string_view redis_word = "not_configured";
+  bool ok = database;
+  std::string_view redis_word = kNotConfigured;
   std::string fleet = "null";
   if (health_.fleet) {
     const FleetHealth state = health_.fleet();
-    redis = state.connected && !state.degraded_since;
+    const bool redis = state.connected && !state.degraded_since;
+    ok = ok && redis;
     redis_word = word(redis);
     fleet = fmt::format(
         R"({{"learning":{},"degraded_since":{},"leased_events":{},"unmirrored_cost":{}}})", state.learning,
         state.degraded_since ? '"' + format_timestamp(*state.degraded_since) + '"' : "null",
         state.held_events, static_cast<double>(state.unmirrored_cost) / static_cast<double>(kNanoPerDollar));
   }
-  bool kafka = true;
-  std::string_view kafka_word = "not_configured";
-  std::string lag;
+  std::string_view journal_word = kNotConfigured;
+  if (health_.journal_ok) {
+    const bool journal = health_.journal_ok();
+    ok = ok && journal;
+    journal_word = word(journal);
+  }
+  std::string lags;
+  if (health_.store) lags += follower_lag("store_lag", health_.store());
+  std::string_view kafka_word = kNotConfigured;
   if (health_.kafka) {
     const FollowerHealth state = health_.kafka();
-    kafka = state.ok;
-    kafka_word = word(kafka);
-    lag = fmt::format(R"(,"kafka_lag":{{"batches":{},"bytes":{},"seconds":{:.3f}}})", state.lag_frames,
-                      state.lag_bytes,
-                      static_cast<double>(state.lag_us) / static_cast<double>(kMicrosPerSecond));
+    ok = ok && state.ok;
+    kafka_word = word(state.ok);
+    lags += follower_lag("kafka_lag", state);
+  }
+  if (health_.writer) {
+    const WriterHealth state = health_.writer();
+    ok = ok && state.ok;
+    lags +=
+        fmt::format(R"(,"writer_lag":{{"records":{},"seconds":{}}})", state.lag_records, state.lag_seconds);
   }
   const std::string body = fmt::format(
       R"({{"status":"{}","database":"{}","redis":"{}","kafka":"{}","journal":"{}","version":"{}",)"
       R"("fleet":{}{}}})",
-      database && journal && redis && kafka ? "ok" : "degraded", word(database), redis_word, kafka_word,
-      word(journal), KAVACH_VERSION, fleet, lag);
+      ok ? "ok" : "degraded", word(database), redis_word, kafka_word, journal_word, KAVACH_VERSION, fleet,
+      lags);
   exchange.answer({.body = body});
 }
 

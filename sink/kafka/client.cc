@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include "engine/clock.h"
 #include "engine/log.h"
 
 namespace kavach::sink {
@@ -103,6 +104,7 @@ Result<KafkaConf> consumer_conf(const KafkaOptions& options, const std::string& 
   Builder builder;
   set_connection(options, builder);
   builder.set("group.id", group);
+  builder.set("session.timeout.ms", std::to_string(options.session_timeout_us / kMicrosPerMilli));
   builder.set("enable.auto.commit", "false");
   builder.set("enable.auto.offset.store", "false");
   return builder.take();

@@ -29,6 +29,8 @@ struct KafkaOptions {
   std::int64_t linger_us = 5'000;
   std::int64_t in_flight_bytes_max = 64 << 20;  // handed over and not acknowledged; rounded up to KiB
   std::int64_t record_bytes_max = 1'000'000;    // before compression
+  // Of members of a group: after this long without a sign of one the others take over.
+  std::int64_t session_timeout_us = 45'000'000;
 };
 
 struct KafkaConfDestroyer {

@@ -43,7 +43,7 @@ def lag(node) -> dict:
 
 
 def wait_until_shipped(node) -> None:
-    wait_until(lambda: lag(node) == {"batches": 0, "bytes": 0, "seconds": 0.0}, "everything is in Kafka")
+    wait_until(lambda: lag(node) == {"events": 0, "bytes": 0, "seconds": 0.0}, "everything is in Kafka")
 
 
 def keys_in(kafka: KafkaServer, node) -> Counter:

@@ -1,0 +1,83 @@
+#include "http/backends.h"
+
+#include <signal.h>
+
+#include <chrono>
+#include <cstdint>
+#include <thread>
+#include <utility>
+
+#include "engine/clock.h"
+#include "engine/log.h"
+#include "sink/writer/decode.h"
+#include "sink/writer/store_for_writer.h"
+
+namespace kavach::http {
+namespace {
+
+std::int64_t dedup_window_us(const Config& config) {
+  return config.quota.dedup_window_hours * kMicrosPerHour;
+}
+
+}  // namespace
+
+sink::StoreResult<std::unique_ptr<sink::Store>> open_store(const Config& config) {
+  if (config.store.kind != "postgres")
+    return sink::open_sqlite(config.store.path, system_clock(), dedup_window_us(config));
+  return sink::open_postgres({.url = config.store.url,
+                              .dedup_window_us = dedup_window_us(config),
+                              .retention_days = config.store.retention_days,
+                              .timeout_ms = config.store.reply_timeout_ms});
+}
+
+sink::StoreResult<std::unique_ptr<sink::Store>> wait_for_store(const Config& config) {
+  constexpr auto kPause = std::chrono::milliseconds(200);
+  for (bool is_told = false;; is_told = true) {
+    auto store = open_store(config);
+    if (store || !store.error().retryable || config.store.kind != "postgres") return store;
+    sigset_t pending;
+    if (::sigpending(&pending) == 0 &&
+        (::sigismember(&pending, SIGTERM) == 1 || ::sigismember(&pending, SIGINT) == 1))
+      return sink::StoreFailure{"told to stop while waiting for it: " + store.error().message, false};
+    if (!is_told) log::warning("the store cannot be opened, trying again: {}", store.error().message);
+    std::this_thread::sleep_for(kPause);
+  }
+}
+
+sink::KafkaOptions kafka_options(const Config& config) {
+  const Config::Kafka& kafka = config.kafka;
+  const bool has_sasl = kafka.security.starts_with("sasl");
+  return {.brokers = kafka.brokers,
+          .security_protocol = kafka.security,
+          .sasl_mechanism = has_sasl ? kafka.sasl_mechanism : "",
+          .sasl_user = kafka.sasl_user,
+          .sasl_password = kafka.sasl_password,
+          .ca_file = kafka.ca_file,
+          .compression = kafka.compression,
+          .linger_us = kafka.linger_ms * kMicrosPerMilli,
+          .in_flight_bytes_max = kafka.in_flight_bytes_max,
+          .session_timeout_us = config.writer.session_timeout_ms * kMicrosPerMilli};
+}
+
+Result<std::unique_ptr<sink::Writer>> open_writer(const Config& config) {
+  auto consumer = sink::consumer_conf(kafka_options(config), config.writer.group);
+  if (!consumer) return consumer.error();
+  auto producer = sink::producer_conf(kafka_options(config));
+  if (!producer) return producer.error();
+  auto store = wait_for_store(config);
+  if (!store) return failure("cannot open the store: " + store.error().message);
+  return sink::Writer::create(sink::store_for_writer(std::move(*store), dedup_window_us(config)),
+                              sink::record_decoder(), consumer->release(), producer->release(),
+                              {.batch_events_max = static_cast<std::uint64_t>(config.writer.batch_events_max),
+                               .batch_delay_us = config.writer.batch_delay_ms * kMicrosPerMilli,
+                               .topic = config.kafka.topic,
+                               .dead_letter_topic = config.kafka.dlq_topic});
+}
+
+WriterHealth writer_health(const sink::Writer& writer) {
+  return {.ok = writer.healthy(),
+          .lag_records = writer.metrics().lag_records.value(),
+          .lag_seconds = writer.metrics().lag_seconds.value()};
+}
+
+}  // namespace kavach::http

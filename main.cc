@@ -103,8 +103,6 @@ int serve(const std::string& config_path, Config config) {
 }
 
 int write(const Config& config) {
-  if (config.kafka.brokers.empty()) return fail("kafka.brokers names none", kExitUsage);
-  if (config.store.kind == "none") return fail("store.kind = \"none\" is no place to write to", kExitUsage);
   const sigset_t signals = prepare_process();
   http::WriterNode node(config);
   if (const Status built = node.build(); !built) return fail(built.error().message);
@@ -377,7 +375,6 @@ constexpr int kSmallTopicPartitions = 3;
 
 int make_topics(const Config& config, const Arguments&) {
   const Config::Kafka& kafka = config.kafka;
-  if (kafka.brokers.empty()) return fail("kafka.brokers names none", kExitUsage);
   std::vector<sink::TopicPlan> plans;
   const auto add = [&](const std::string& name, int partitions) {
     plans.push_back({.name = name,
@@ -403,7 +400,6 @@ constexpr std::int64_t kKafkaPatience = 15 * kMicrosPerSecond;
 // Gives `each` the dead letters that were not replayed yet, or all of them.
 Result<std::unique_ptr<sink::DeadLetterReader>> read_dead_letters(
     const Config& config, bool all, const std::function<Status(sink::ConsumedRecord)>& each) {
-  if (config.kafka.brokers.empty()) return failure("kafka.brokers names none");
   auto conf = sink::consumer_conf(http::kafka_options(config), config.writer.group + "-dlq");
   if (!conf) return conf.error();
   auto reader = sink::DeadLetterReader::create(conf->release(), config.kafka.dlq_topic, kKafkaPatience);
@@ -553,9 +549,11 @@ struct Command {
   const char* help;
   void (*declare)(CLI::App& command, Arguments& into);
   int (*run)(const Config& config, const Arguments& arguments);
-  bool changes_directory = false;  // then nodes are told
+  enum Trait : std::uint8_t { kNone, kAnnounced, kOverKafka };
+  Trait trait = kNone;
 };
-constexpr bool kAnnounced = true;
+constexpr auto kAnnounced = Command::kAnnounced;  // it changes the directory: nodes are told
+constexpr auto kOverKafka = Command::kOverKafka;  // it needs kafka.brokers
 
 const std::map<std::string, std::string> kGroups{{"org", "Organizations"},
                                                  {"key", "API keys"},
@@ -569,7 +567,7 @@ constexpr Command kCommands[] = {
     {"", "serve", "Take events until SIGTERM", take_nothing,
      [](const Config& config, const Arguments& arguments) { return serve(arguments.config_path, config); }},
     {"", "writer", "Carry events from Kafka into the store until SIGTERM", take_nothing,
-     [](const Config& config, const Arguments&) { return write(config); }},
+     [](const Config& config, const Arguments&) { return write(config); }, kOverKafka},
     {"", "check", "Check the config and say what is wrong with it",
      [](CLI::App& command, Arguments& into) {
        command.add_flag("--print", into.print, "Print the whole config, with defaults and overrides");
@@ -641,13 +639,14 @@ constexpr Command kCommands[] = {
      [](CLI::App& command, Arguments& into) {
        command.add_flag("--all", into.all, "Those that were replayed, too");
      },
-     list_dead_letters},
+     list_dead_letters, kOverKafka},
     {"dlq", "replay", "Put the records of dead letters back into their topic, for the writer to try again",
      [](CLI::App& command, Arguments& into) {
        command.add_flag("--all", into.all, "Those that were replayed before, too");
      },
-     replay_dead_letters},
-    {"topics", "create", "Make the topics that are missing (JSON, one line each)", take_nothing, make_topics},
+     replay_dead_letters, kOverKafka},
+    {"topics", "create", "Make the topics that are missing (JSON, one line each)", take_nothing, make_topics,
+     kOverKafka},
 };
 
 int run(int argc, char** argv) {
@@ -682,8 +681,11 @@ int run(int argc, char** argv) {
   log::init({.level = http::level_of(config->log.level), .json = config->log.format == "json"});
   for (const auto& [parser, command] : declared) {
     if (!parser->parsed()) continue;
+    if (command->trait == kOverKafka && config->kafka.brokers.empty()) {
+      return fail("kafka.brokers names none", kExitUsage);
+    }
     const int code = command->run(*config, arguments);
-    if (code == 0 && command->changes_directory) announce_change(*config);
+    if (code == 0 && command->trait == kAnnounced) announce_change(*config);
     return code;
   }
   return kExitUsage;  // not reached: a command is required

@@ -411,9 +411,6 @@ void Reader::check_relations() {
   if (writer.enabled && kafka.brokers.empty()) {
     problem_with("writer.enabled", "needs kafka.brokers: the writer stores what is in Kafka");
   }
-  if (writer.enabled && store.kind == "none") {
-    problem_with("writer.enabled", "needs a store.kind to write into");
-  }
   if (config_.store.kind == "postgres" && config_.store.url.empty()) {
     problem_with("store.url",
                  "is where store.kind = \"postgres\" keeps its data: postgres://user@host/database");

@@ -60,6 +60,8 @@ sink::KafkaOptions kafka_options(const Config& config) {
 }
 
 Result<std::unique_ptr<sink::Writer>> open_writer(const Config& config) {
+  if (config.store.kind == "none")
+    return failure("store.kind = \"none\" is no place for the writer to store in");
   auto consumer = sink::consumer_conf(kafka_options(config), config.writer.group);
   if (!consumer) return consumer.error();
   auto producer = sink::producer_conf(kafka_options(config));

@@ -119,6 +119,17 @@ class KafkaServer(Server):
         assert left == 0, f"{left} records not written"
         assert not failures, failures[0]
 
+    def ends(self, topic: str) -> dict[int, int]:
+        """Of each partition that ever had a record: the offset behind the last."""
+        consumer = Consumer({"bootstrap.servers": self.address, "group.id": "tests", "log_level": 2})
+        try:
+            partitions = consumer.list_topics(topic, timeout=PATIENCE_S).topics[topic].partitions
+            ends = {one: consumer.get_watermark_offsets(TopicPartition(topic, one), timeout=PATIENCE_S)[1]
+                    for one in partitions}
+            return {partition: end for partition, end in ends.items() if end > 0}
+        finally:
+            consumer.close()
+
     def records(self, topic: str) -> list[Record]:
         """All that can be read now, by partition and offset."""
         consumer = Consumer({

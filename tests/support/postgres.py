@@ -4,6 +4,7 @@ Debian: apt-get install postgresql. It refuses to run as root: then it runs as t
 is given. What it stored is there again after a kill or a restart, at the same address.
 """
 
+import dataclasses
 import json
 import os
 import pwd
@@ -11,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,15 +38,19 @@ class PostgresServer(Server):
     user: str = "kavach"
     password: str = "s3cret-of-postgres"
     port: int = 0  # 0: any free one, the same after a restart
+    database: str = "postgres"  # which one is asked
     process: subprocess.Popen | None = None
     held: socket.socket | None = None  # the port
 
-    def url_of(self, database: str) -> str:
-        return f"postgres://{self.user}:{self.password}@127.0.0.1:{self.port}/{database}"
-
     @property
     def url(self) -> str:
-        return self.url_of("postgres")
+        return f"postgres://{self.user}:{self.password}@127.0.0.1:{self.port}/{self.database}"
+
+    def with_new_database(self) -> "PostgresServer":
+        """The same server with a database that nobody else uses, for a test that does not hurt it."""
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        self.query(f"CREATE DATABASE {name}")
+        return dataclasses.replace(self, database=name)
 
     def log(self) -> str:
         log = self.folder / "log"
@@ -94,7 +100,7 @@ class PostgresServer(Server):
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, "PostgreSQL did not start:\n" + self.log()
-        return self._psql("SELECT 1", "postgres").returncode == 0
+        return self._psql("SELECT 1").returncode == 0
 
     def _family(self) -> list[int]:
         """The server and its children, each of which has a process group of its own."""
@@ -124,22 +130,22 @@ class PostgresServer(Server):
 
     # --- asking it -------------------------------------------------------------------------------------
 
-    def _psql(self, sql: str, database: str) -> subprocess.CompletedProcess:
+    def _psql(self, sql: str) -> subprocess.CompletedProcess:
         return subprocess.run(
             ["psql", "-X", "-q", "-A", "-t", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p",
-             str(self.port), "-U", self.user, "-d", database, "-c", sql],
+             str(self.port), "-U", self.user, "-d", self.database, "-c", sql],
             env=os.environ | {"PGPASSWORD": self.password}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
             timeout=PATIENCE_S)
 
-    def query(self, sql: str, database: str = "postgres") -> list[tuple[str, ...]]:
+    def query(self, sql: str) -> list[tuple[str, ...]]:
         """The rows as texts; a NULL is ""."""
-        done = self._psql(sql, database)
+        done = self._psql(sql)
         assert done.returncode == 0, done.stderr
         return [tuple(line.split("\t")) for line in done.stdout.splitlines()]
 
-    def value(self, sql: str, database: str = "postgres") -> str:
+    def value(self, sql: str) -> str:
         """The first column of the only row."""
-        [(value,)] = self.query(sql, database)
+        [(value,)] = self.query(sql)
         return value
 
     def cut_connections(self) -> None:

@@ -38,11 +38,15 @@ class Loss:
 class Fleet:
     SIZES = (1, 1, 1, 3, 10, 40, 150)
 
-    def __init__(self, node: Kavachd, orgs: list, connections: int, seed: str):
+    def __init__(self, node: Kavachd, orgs: list, connections: int, seed: str, others: tuple = ()):
+        """`others` are more nodes of the same store: a batch goes to any of them, a repeated one to any other."""
         self.node = node
+        self.nodes = [node, *others]
         self.orgs = orgs
         self.losses: list[Loss] = []
         self.refusals: list = []  # answers that are neither 202 nor 429
+        self.busy = 0  # answers 429
+        self.receipts: Counter = Counter()  # of answers 202: their class
         self.acknowledged: list[Sending] = []
         self._unanswered: list[Sending] = []  # to be retried
         self._abandoned: list[Sending] = []  # keyless: stored or not, but never twice and never in part
@@ -87,16 +91,16 @@ class Fleet:
         connection = None
         while not self._stopping.is_set():
             if connection is None or rng.random() < 0.05:
-                connection = self._reconnect(connection)
+                connection = self._reconnect(connection, rng.choice(self.nodes))
             if not self._send(connection, self._choose(rng), compress=rng.random() < 0.5):
-                connection = self._reconnect(connection)
+                connection = self._reconnect(connection, rng.choice(self.nodes))
                 time.sleep(rng.uniform(0, 0.02))
         connection.close()
 
-    def _reconnect(self, old: http.client.HTTPConnection | None) -> http.client.HTTPConnection:
+    def _reconnect(self, old: http.client.HTTPConnection | None, node: Kavachd) -> http.client.HTTPConnection:
         if old is not None:
             old.close()
-        return http.client.HTTPConnection("127.0.0.1", self.node.port, timeout=PATIENCE_S)
+        return http.client.HTTPConnection("127.0.0.1", node.port, timeout=PATIENCE_S)
 
     def _choose(self, rng: random.Random) -> Sending:
         dice = rng.random()
@@ -153,10 +157,12 @@ class Fleet:
                 (self._unanswered if sending.retried else self._abandoned).append(sending)
             return False
         if answer.status == 202:
+            self.receipts[answer.headers["Kavach-Receipt"]] += 1
             if not sending.acknowledged:
                 sending.acknowledged = True
                 self.acknowledged.append(sending)
         elif answer.status == 429:
+            self.busy += 1
             self._unanswered.append(sending)
         else:
             self.refusals.append((answer.status, text))
@@ -164,7 +170,7 @@ class Fleet:
 
     def _retry_all(self) -> None:
         """What a client still holds goes out in the end."""
-        connection = self._reconnect(None)
+        connection = self._reconnect(None, self.node)
         deadline = time.monotonic() + PATIENCE_S
         while self._unanswered:
             assert time.monotonic() < deadline, f"{len(self._unanswered)} batches are never accepted"

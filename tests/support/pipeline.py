@@ -5,7 +5,7 @@ import uuid
 from pathlib import Path
 
 from support.kafka import KafkaServer
-from support.kavachd import wait_until
+from support.kavachd import PATIENCE_S, wait_until
 from support.postgres import PostgresKavachd, PostgresServer
 from support.writer import WriterProcess
 
@@ -44,10 +44,10 @@ class Pipeline:
         self.writers.append(writer)
         return writer.start() if start else writer
 
-    def wait_until_stored(self) -> None:
+    def wait_until_stored(self, patience_s: float = PATIENCE_S) -> None:
         """Until nothing is on its way."""
         for node in self.nodes:
-            wait_until(lambda: lag_of(node)["kafka_lag"]["events"] == 0, "everything is in Kafka")
+            wait_until(lambda: lag_of(node)["kafka_lag"]["events"] == 0, "everything is in Kafka", patience_s)
         ends = self.ends()
         topic = self.settings["kafka.topic"]
 
@@ -56,7 +56,7 @@ class Pipeline:
             positions = {int(partition): int(offset) for partition, offset in self.postgres.query(sql)}
             return all(positions.get(partition, 0) >= end for partition, end in ends.items())
 
-        wait_until(stored, "the writer stores what is in Kafka")
+        wait_until(stored, "the writer stores what is in Kafka", patience_s)
 
     def ends(self) -> dict[int, int]:
         """Of each partition that has records: the offset behind the last."""

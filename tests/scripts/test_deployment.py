@@ -1,9 +1,11 @@
 """The deployment files agree with the program and with each other, as far as that shows without a container."""
 
+import os
 import re
 import subprocess
 
 import pytest
+import yaml
 
 from support.kavachd import BINARY, ROOT, SANITIZED
 
@@ -31,3 +33,34 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path):
     unit.write_text(SERVICE.read_text().replace("/usr/local/bin/kavachd", "/bin/true"))
     verified = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
     assert verified.returncode == 0 and unit.name not in verified.stderr, verified.stderr
+
+
+def test_what_compose_starts_is_commands_and_settings_of_the_program():
+    text = (ROOT / "configs/compose.yaml").read_text()
+    services = yaml.safe_load(re.sub(r"\$\{POSTGRES_PASSWORD[^}]*\}", "s3cret", text))["services"]
+    ours = {name: service for name, service in services.items() if service["image"] == "kavach"}
+    assert set(ours) == {"kavach-1", "kavach-2", "writer", "topics"}
+    for service in ours.values():
+        *command, option, config = service["command"]
+        assert option == "--config"
+        # With the environment that the container has; a name that is no setting is refused.
+        checked = subprocess.run([BINARY, "check", "--config", config, "--print"], cwd=ROOT, capture_output=True,
+                                 text=True, env=os.environ | service["environment"])
+        assert checked.returncode == 0, checked.stderr
+        for address in ("redis://redis:6379", "kafka:9092", "@timescaledb:5432/kavach"):
+            assert address in checked.stdout
+        helped = subprocess.run([BINARY, *command, "--help"], capture_output=True, text=True)
+        assert helped.returncode == 0, helped.stderr
+    for service in services.values():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert not source.startswith(".") or (ROOT / "configs" / source).exists()
+        assert set(service.get("depends_on", [])) <= set(services)
+
+
+def test_the_pipelines_addresses_are_those_of_the_services_script():
+    script = (ROOT / "scripts/services").read_text()
+    config = (ROOT / "configs/production.toml").read_text()
+    for name in ("redis", "postgres", "kafka"):
+        port = re.search(rf"\[{name}\]=(\d+)", script)[1]
+        assert f"127.0.0.1:{port}" in config

@@ -401,21 +401,9 @@ void take_reconcile(CLI::App& command, Arguments& into) {
   command.add_option("--until", into.reconcile.until, "Its end, likewise; at most the start of this command");
   command
       .add_option("--journal", into.reconcile.journals, "Another node's journal directory; may be repeated")
-      ->expected(1);
+      ->allow_extra_args(false);
   command.add_flag("--json", into.reconcile.json, "JSON instead of text");
-  command.footer(
-      "Compares the events that were accepted in the period, and changes nothing. What a journal still has "
-      "must\n"
-      "be in the topic (with Kafka) and in the store, the store must have it once, and its hourly roll-ups "
-      "must\n"
-      "be the sums of its events. Nodes and writers may run meanwhile: what their noted positions have not\n"
-      "passed is `on its way`, and no fault; what was accepted after the start is left out. A dropped "
-      "duplicate\n"
-      "is told from a missing event as long as its key is remembered (quota.dedup_window_hours).\n\n"
-      "Memory: up to 100 bytes an event of the period, and one segment of a journal. A period is read as a\n"
-      "whole, so for more than some million events compare a day or an hour at a time.\n\n"
-      "Exit code: 0 clean, 1 something is missing, doubled or differs, 2 wrong usage, 3 it could not be\n"
-      "found out.");
+  command.footer(http::kReconcileHelp);
 }
 
 // --- the command line --------------------------------------------------------------------------------------

@@ -22,10 +22,24 @@ struct ReconcileArguments {
   bool json = false;
 };
 
-// Exit codes: nothing is missing or doubled; something is; it could not be found out.
+// Exit codes, for scripts: nothing is missing or doubled; something is; it could not be found out.
 inline constexpr int kExitClean = 0;
 inline constexpr int kExitDiffers = 1;
 inline constexpr int kExitNotCompared = 3;
+
+inline constexpr const char* kReconcileHelp =
+    R"(Compares the events that were accepted in the period, and changes nothing. What a journal still has must
+be in the topic (with Kafka) and in the store, the store must have it once, and its hourly roll-ups must be
+the sums of its events. Nodes and writers may run meanwhile: what is behind their noted positions and not
+in the next place is `on its way`, and no fault; what was accepted after the start is left out. A dropped
+duplicate is told from a missing event as long as its key is remembered (quota.dedup_window_hours), a
+record that went by age as kafka.retention_hours says.
+
+Memory: up to 100 bytes an event of the period, and one segment of a journal. A period is read as a whole,
+so of more than some million events compare a day or an hour at a time. The store's events are found by an
+index; their keys are sorted by the database, and the hours that they touch are added up.
+
+Exit code: 0 clean, 1 something is missing, doubled or differs, 2 wrong usage, 3 it could not be found out.)";
 
 struct Reconciled {
   std::string text;  // to be printed

@@ -4,7 +4,10 @@
 #include <librdkafka/rdkafka.h>
 
 #include <algorithm>
+#include <chrono>
+#include <iterator>
 #include <map>
+#include <thread>
 #include <utility>
 
 namespace kavach::sink {
@@ -15,6 +18,20 @@ constexpr const char* kGroup = "kavach-reconcile";
 // Fetched ahead of what is read, at most.
 constexpr const char* kFetchedKiBMax = "16384";
 constexpr int kErrorBytes = 512;
+// Between two questions about a partition that has no leader at the moment.
+constexpr auto kPause = std::chrono::milliseconds(200);
+
+bool passes_by_itself(rd_kafka_resp_err_t code) noexcept {
+  constexpr rd_kafka_resp_err_t kPassing[] = {RD_KAFKA_RESP_ERR__TRANSPORT,
+                                              RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN,
+                                              RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE,
+                                              RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+                                              RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
+                                              RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION,
+                                              RD_KAFKA_RESP_ERR__TIMED_OUT,
+                                              RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT};
+  return std::find(std::begin(kPassing), std::end(kPassing), code) != std::end(kPassing);
+}
 
 struct DestroyClient {
   void operator()(rd_kafka_t* client) const noexcept { rd_kafka_destroy(client); }
@@ -50,7 +67,21 @@ struct TopicReader::Impl {
   Failure failed(std::string_view what, rd_kafka_resp_err_t code) const {
     return passing_failure(fmt::format("topic {}: {}: {}", topic, what, rd_kafka_err2str(code)));
   }
+  MonoMicros deadline() const { return system_clock().mono() + timeout_ms * kMicrosPerMilli; }
   Result<std::vector<std::int32_t>> partitions() const;
+  // Offsets for the times in `list`, in their place.
+  rd_kafka_resp_err_t find_times(rd_kafka_topic_partition_list_t* list) const;
+
+  // Asks until the answer is no failure, or none that passes, or there is no time left.
+  template <typename Ask>
+  rd_kafka_resp_err_t patiently(Ask ask) const {
+    const MonoMicros until = deadline();
+    for (;;) {
+      const rd_kafka_resp_err_t code = ask();
+      if (!passes_by_itself(code) || system_clock().mono() >= until) return code;
+      std::this_thread::sleep_for(kPause);
+    }
+  }
 };
 
 TopicReader::TopicReader(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -94,6 +125,17 @@ Result<std::vector<std::int32_t>> TopicReader::Impl::partitions() const {
   return ids;
 }
 
+rd_kafka_resp_err_t TopicReader::Impl::find_times(rd_kafka_topic_partition_list_t* list) const {
+  const PartitionList answered(rd_kafka_topic_partition_list_copy(list));
+  rd_kafka_resp_err_t code = rd_kafka_offsets_for_times(client.get(), answered.get(), timeout_ms);
+  for (const rd_kafka_topic_partition_t& at : elements_of(answered)) {
+    if (code == RD_KAFKA_RESP_ERR_NO_ERROR) code = at.err;
+  }
+  if (code != RD_KAFKA_RESP_ERR_NO_ERROR) return code;
+  for (int i = 0; i < list->cnt; ++i) list->elems[i].offset = answered->elems[i].offset;
+  return code;
+}
+
 Result<std::vector<TopicSlice>> TopicReader::locate(WallMicros since) {
   rd_kafka_t* const client = impl_->client.get();
   const auto partitions = impl_->partitions();
@@ -105,13 +147,14 @@ Result<std::vector<TopicSlice>> TopicReader::locate(WallMicros since) {
     rd_kafka_topic_partition_list_add(begins.get(), impl_->topic.c_str(), partition)->offset =
         since / kMicrosPerMilli;
   }
-  rd_kafka_resp_err_t code = rd_kafka_offsets_for_times(client, begins.get(), impl_->timeout_ms);
+  rd_kafka_resp_err_t code = impl_->patiently([&] { return impl_->find_times(begins.get()); });
   if (code != RD_KAFKA_RESP_ERR_NO_ERROR) return impl_->failed("cannot ask where to begin", code);
   for (const rd_kafka_topic_partition_t& at : elements_of(begins)) {
-    if (at.err != RD_KAFKA_RESP_ERR_NO_ERROR) return impl_->failed("cannot ask where to begin", at.err);
     std::int64_t low = 0;
     std::int64_t high = 0;
-    code = rd_kafka_query_watermark_offsets(client, at.topic, at.partition, &low, &high, impl_->timeout_ms);
+    code = impl_->patiently([&] {
+      return rd_kafka_query_watermark_offsets(client, at.topic, at.partition, &low, &high, impl_->timeout_ms);
+    });
     if (code != RD_KAFKA_RESP_ERR_NO_ERROR) return impl_->failed("cannot ask how much there is", code);
     // Negative: no record is so late.
     slices.push_back({at.partition, at.offset < 0 ? high : at.offset, high});
@@ -141,11 +184,14 @@ Status TopicReader::read(std::span<const TopicSlice> slices,
     rd_kafka_topic_partition_list_add(one.get(), impl_->topic.c_str(), partition);
     rd_kafka_pause_partitions(client, one.get());
   };
+  MonoMicros until = impl_->deadline();
   while (!ends.empty()) {
     rd_kafka_message_t* const message = rd_kafka_consumer_poll(client, impl_->timeout_ms);
     if (message == nullptr)
       return passing_failure("topic " + impl_->topic + ": the brokers stopped answering");
     const ConsumedRecord record(message);
+    if (passes_by_itself(message->err) && system_clock().mono() < until) continue;
+    until = impl_->deadline();
     // The end may lie behind the last record: offsets have gaps.
     if (message->err == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
       finish(message->partition);

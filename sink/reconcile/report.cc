@@ -84,9 +84,9 @@ std::string json_of(const UsageSum& sum) {
                      sum.cost, sum.input_tokens, sum.output_tokens);
 }
 
-// A count of the whole comparison, with what it is; empty when it is 0.
-std::string remark(std::uint64_t count, std::string_view what) {
-  return count == 0 ? "" : fmt::format("{} {}\n", count, what);
+// Empty when there is nothing to say.
+std::string remark(std::string_view what, std::uint64_t count) {
+  return count == 0 ? "" : fmt::format("{}: {}\n", what, count);
 }
 
 std::string verdict(const Report& report) {
@@ -94,8 +94,8 @@ std::string verdict(const Report& report) {
   std::string line =
       fmt::format("{} missing, {} doubled", report.total.missing(), report.total.doubled_in_store);
   if (report.roll_ups_differ > 0)
-    line += fmt::format(", roll-ups of {} organizations differ", report.roll_ups_differ);
-  if (report.damaged_frames > 0) line += fmt::format(", {} frames damaged", report.damaged_frames);
+    line += fmt::format(", organizations whose roll-ups differ: {}", report.roll_ups_differ);
+  if (report.damaged_frames > 0) line += fmt::format(", damaged frames: {}", report.damaged_frames);
   return line;
 }
 
@@ -132,11 +132,10 @@ std::string report_text(const Report& report) {
                     org.org_id.text(), text_of(org.roll_ups->events), text_of(org.roll_ups->hourly),
                     text_of(org.roll_ups->by_dimension));
   }
-  text += remark(report.unreadable_records, "records of the topic cannot be decoded");
-  text += remark(report.unreadable_letters, "dead letters cannot be decoded");
-  text +=
-      remark(report.damaged_frames, "damaged frames of a journal were not carried on (see journal inspect)");
-  text += remark(report.unchecked, "missing events were not looked up: some may be dropped duplicates");
+  text += remark("records of the topic that cannot be decoded", report.unreadable_records);
+  text += remark("dead letters that cannot be decoded", report.unreadable_letters);
+  text += remark("damaged frames that were not carried on (see journal inspect)", report.damaged_frames);
+  text += remark("missing events that were not looked up, some may be dropped duplicates", report.unchecked);
   return text + verdict(report) + "\n";
 }
 

@@ -19,7 +19,7 @@
 namespace kavach::http {
 namespace {
 
-// Postgres says nothing while it sorts the period's keys.
+// Postgres says nothing while it adds up hours.
 constexpr std::int64_t kStoreTimeoutMs = 600'000;
 
 sink::StoreResult<std::unique_ptr<sink::StoreAudit>> open_audit(const Config& config) {

@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <limits>
+#include <tuple>
 #include <utility>
 
 #include "engine/money.h"
 #include "sink/store/postgres/session.h"
+#include "sink/store/rollup.h"
 #include "sink/store/sql.h"
 
 namespace kavach::sink {
@@ -61,10 +63,8 @@ class SqlAudit final : public StoreAudit {
         {&select_partitions_,
          "SELECT partition, generation, next_offset FROM partition_positions WHERE topic = ?1"},
         {&select_events_, "SELECT id, org_id, ts_us FROM events" + std::string(kOfPeriod)},
-        {&select_doubled_,
-         "SELECT id, org_id FROM (SELECT id, org_id, received_at_us - LAG(received_at_us) OVER "
-         "(PARTITION BY project_id, dedup_key ORDER BY received_at_us, id) AS gap_us FROM events" +
-             std::string(kOfPeriod) + " AND dedup_key IS NOT NULL) AS gaps WHERE gap_us <= ?5"},
+        {&select_keys_, "SELECT project_id, dedup_key, received_at_us, id, org_id FROM events" +
+                            std::string(kOfPeriod) + " AND dedup_key IS NOT NULL"},
         {&select_doubled_before_,
          "SELECT events.id, events.org_id FROM events JOIN dedup_keys ON dedup_keys.project_id = "
          "events.project_id AND dedup_keys.dedup_key = events.dedup_key" +
@@ -105,19 +105,22 @@ class SqlAudit final : public StoreAudit {
 
   StoreResult<void> scan_events(WallMicros since, WallMicros until, const EventVisitor& each) override {
     const IdRange ids(since, until);
-    return select_events_.for_each([&each](const Statement::Rows& row) { visit(row, row.integer(2), each); },
-                                   ids.first, ids.behind, since, until);
+    return select_events_.for_each(
+        [&each](const Statement::Rows& row) { visit(row, 0, row.integer(2), each); }, ids.first, ids.behind,
+        since, until);
   }
 
+  // Not by a query that groups or sorts: SQLite would do that in this process's memory, with whole keys.
   StoreResult<void> scan_doubled_keys(WallMicros since, WallMicros until, std::int64_t window_us,
                                       const EventVisitor& each) override {
-    const IdRange ids(since, until);
-    for (Statement* select : {&select_doubled_, &select_doubled_before_}) {
-      auto read = select->for_each([&each](const Statement::Rows& row) { visit(row, 0, each); }, ids.first,
-                                   ids.behind, since, until, window_us);
-      if (!read) return read.error();
+    const auto repeated = repeated_keys(since, until);
+    if (!repeated) return repeated.error();
+    if (!repeated->empty()) {
+      if (auto read = visit_doubled(since, until, window_us, *repeated, each); !read) return read;
     }
-    return {};
+    const IdRange ids(since, until);
+    return select_doubled_before_.for_each([&each](const Statement::Rows& row) { visit(row, 0, 0, each); },
+                                           ids.first, ids.behind, since, until, window_us);
   }
 
   StoreResult<bool> has_event(const Uuid& id) override {
@@ -167,10 +170,60 @@ class SqlAudit final : public StoreAudit {
   }
 
  private:
-  static void visit(const Statement::Rows& row, WallMicros timestamp, const EventVisitor& each) {
-    const auto id = Uuid::parse(row.text(0));
-    const auto org_id = Uuid::parse(row.text(1));
+  // The columns from `column` on are the id and the organization's.
+  static void visit(const Statement::Rows& row, int column, WallMicros timestamp, const EventVisitor& each) {
+    const auto id = Uuid::parse(row.text(column));
+    const auto org_id = Uuid::parse(row.text(column + 1));
     if (id && org_id) each({*id, *org_id, timestamp});
+  }
+
+  static std::uint64_t fingerprint(const Statement::Rows& row) { return hash_of(row.text(0), row.text(1)); }
+
+  // Fingerprints, in order, that more than one row of the period has: 8 bytes a row.
+  StoreResult<std::vector<std::uint64_t>> repeated_keys(WallMicros since, WallMicros until) {
+    std::vector<std::uint64_t> all;
+    const IdRange ids(since, until);
+    auto read = select_keys_.for_each([&](const Statement::Rows& row) { all.push_back(fingerprint(row)); },
+                                      ids.first, ids.behind, since, until);
+    if (!read) return read.error();
+    std::sort(all.begin(), all.end());
+    std::vector<std::uint64_t> repeated;
+    for (std::size_t i = 1; i < all.size(); ++i) {
+      if (all[i] == all[i - 1] && (repeated.empty() || repeated.back() != all[i])) repeated.push_back(all[i]);
+    }
+    return repeated;
+  }
+
+  StoreResult<void> visit_doubled(WallMicros since, WallMicros until, std::int64_t window_us,
+                                  const std::vector<std::uint64_t>& repeated, const EventVisitor& each) {
+    struct KeyedEvent {
+      std::string project_id, key;
+      WallMicros received_at;
+      StoredEvent event;
+    };
+    std::vector<KeyedEvent> suspects;
+    const IdRange ids(since, until);
+    auto read = select_keys_.for_each(
+        [&](const Statement::Rows& row) {
+          if (!std::binary_search(repeated.begin(), repeated.end(), fingerprint(row))) return;
+          visit(row, 3, 0, [&](const StoredEvent& event) {
+            suspects.push_back({std::string(row.text(0)), std::string(row.text(1)), row.integer(2), event});
+          });
+        },
+        ids.first, ids.behind, since, until);
+    if (!read) return read.error();
+    std::sort(suspects.begin(), suspects.end(), [](const KeyedEvent& a, const KeyedEvent& b) {
+      return std::tie(a.project_id, a.key, a.received_at, a.event.id) <
+             std::tie(b.project_id, b.key, b.received_at, b.event.id);
+    });
+    for (std::size_t i = 1; i < suspects.size(); ++i) {
+      const KeyedEvent& before = suspects[i - 1];
+      const KeyedEvent& own = suspects[i];
+      if (own.project_id == before.project_id && own.key == before.key &&
+          own.received_at - before.received_at <= window_us)
+        each(own.event);
+    }
+    return {};
   }
 
   static StoreResult<UsageSum> sum(Statement& select, const UuidText& org, std::int64_t from,
@@ -185,7 +238,7 @@ class SqlAudit final : public StoreAudit {
   }
 
   Connection connection_;  // first: the statements go before it
-  Statement select_position_, select_partitions_, select_events_, select_doubled_, select_doubled_before_;
+  Statement select_position_, select_partitions_, select_events_, select_keys_, select_doubled_before_;
   Statement count_id_, select_key_, count_key_, sum_events_, sum_hourly_, sum_dimensions_;
 };
 

@@ -67,7 +67,8 @@ class StoreAudit {
   using EventVisitor = std::function<void(const StoredEvent& event)>;
   virtual StoreResult<void> scan_events(WallMicros since, WallMicros until, const EventVisitor& each) = 0;
   // Of these the ones whose key another event of the project has, accepted at most `window_us` before, in the
-  // period or (as far as the key is remembered) before it. `timestamp` is not set.
+  // period or (as far as the key is remembered) before it. `timestamp` is not set. Takes 8 bytes an event,
+  // and some hundred for each that shares its key.
   virtual StoreResult<void> scan_doubled_keys(WallMicros since, WallMicros until, std::int64_t window_us,
                                               const EventVisitor& each) = 0;
   virtual StoreResult<bool> has_event(const Uuid& id) = 0;

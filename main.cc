@@ -25,6 +25,7 @@
 #include "http/backends.h"
 #include "http/ingest/utf8.h"
 #include "http/node.h"
+#include "http/reconcile_command.h"
 #include "http/writer_node.h"
 #include "quota/limits.h"
 #include "quota/redis/announce.h"
@@ -126,6 +127,7 @@ struct Arguments {
   bool settings = false;
   bool json = false;
   bool all = false;
+  http::ReconcileArguments reconcile;
 };
 
 int check(const Config& config, const Arguments& arguments) {
@@ -478,6 +480,31 @@ int replay_dead_letters(const Config& config, const Arguments& arguments) {
   return 0;
 }
 
+// --- reconciliation ----------------------------------------------------------------------------------------
+
+int reconcile(const Config& config, const Arguments& arguments) {
+  bool usage_error = false;
+  const auto reconciled = http::run_reconcile(config, arguments.reconcile, usage_error);
+  if (!reconciled) {
+    return fail(reconciled.error().message, usage_error ? kExitUsage : http::kExitNotCompared);
+  }
+  std::cout << reconciled->text;
+  return reconciled->exit_code;
+}
+
+void take_reconcile(CLI::App& command, Arguments& into) {
+  command
+      .add_option("--since", into.reconcile.since,
+                  "Begin of the period: ISO 8601, or so long ago: 15m, 24h, 7d")
+      ->default_str("24h");
+  command.add_option("--until", into.reconcile.until, "Its end, likewise; at most the start of this command");
+  command
+      .add_option("--journal", into.reconcile.journals, "Another node's journal directory; may be repeated")
+      ->allow_extra_args(false);
+  command.add_flag("--json", into.reconcile.json, "JSON instead of text");
+  command.footer(http::kReconcileHelp);
+}
+
 // --- the command line --------------------------------------------------------------------------------------
 
 // As high as any limit in the table of tiers.
@@ -647,6 +674,8 @@ constexpr Command kCommands[] = {
      replay_dead_letters, kOverKafka},
     {"topics", "create", "Make the topics that are missing (JSON, one line each)", take_nothing, make_topics,
      kOverKafka},
+    {"", "reconcile", "Compare journal, topic and store: what is missing or doubled", take_reconcile,
+     reconcile},
 };
 
 int run(int argc, char** argv) {

@@ -75,6 +75,10 @@ Status store_position(const std::string& directory, const std::string& journal_i
 
 }  // namespace
 
+Result<std::uint64_t> shipped_position(const std::string& directory, const Uuid& journal_id) {
+  return load_position(directory, journal_id.text());
+}
+
 // --- librdkafka --------------------------------------------------------------------------------------------
 
 class KafkaShipper::Producer {

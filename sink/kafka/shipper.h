@@ -22,6 +22,10 @@
 
 namespace kavach::sink {
 
+// The last frame of the journal in `directory` that Kafka has whole, as a shipper has noted it there; also
+// while one runs. 0: none of the journal with this id.
+Result<std::uint64_t> shipped_position(const std::string& directory, const Uuid& journal_id);
+
 struct KafkaShipperOptions {
   KafkaOptions kafka;
   std::string topic;

@@ -20,8 +20,6 @@
 namespace kavach::sink {
 namespace {
 
-// The name under which this store remembers how far it followed a journal.
-constexpr std::string_view kFollower = "store";
 // Days and months of which node_usage is kept, beside the running ones.
 constexpr std::int64_t kUsageDays = 2;
 constexpr std::int64_t kUsageMonths = 2;
@@ -32,7 +30,7 @@ class SqlStore final : public Store {
 
   StoreResult<std::uint64_t> position(const Uuid& journal_id) override {
     const UuidText journal(journal_id);
-    auto rows = select_position_.rows(journal, kFollower);
+    auto rows = select_position_.rows(journal, kStoreFollower);
     auto row = rows.next();
     if (!row) return row.error();
     return *row ? static_cast<std::uint64_t>(rows.integer(0)) : 0;
@@ -43,7 +41,7 @@ class SqlStore final : public Store {
   StoreResult<ApplyOutcome> apply(std::span<const Batch> batches, const Uuid& journal_id,
                                   std::uint64_t seq) override {
     return write(batches, journal_id, [&]() -> StoreResult<void> {
-      auto moved = upsert_position_.run(UuidText(journal_id), kFollower, seq, clock_.wall());
+      auto moved = upsert_position_.run(UuidText(journal_id), kStoreFollower, seq, clock_.wall());
       if (!moved) return moved.error();
       return {};
     });

@@ -28,6 +28,9 @@ namespace kavach::sink {
 // A deduplication window that no event leaves.
 inline constexpr std::int64_t kRememberForEver = std::numeric_limits<std::int64_t>::max();
 
+// The name under which a store remembers how far it followed a journal.
+inline constexpr std::string_view kStoreFollower = "store";
+
 using KeyDigest = std::array<std::uint8_t, 32>;  // SHA-256 of the raw API key
 
 struct StoreFailure {

@@ -148,6 +148,7 @@ def test_every_event_of_many_organizations_is_in_postgres_exactly_once(make_pipe
     node.check_roll_ups()
     for status in (lag_of(node), pipeline.writers[0].asker.request("GET", "/v1/status").json()):
         assert status["status"] == "ok"
+    print(pipeline.reconcile())
     assert node.metric("kavach_journal_backlog_events") == node.metric("kavach_journal_backlog_bytes") == 0
 
 
@@ -201,6 +202,7 @@ def test_nothing_is_lost_or_doubled_while_everything_is_hurt(make_pipeline, kafk
         ])
     pipeline.wait_until_stored(patience_s=4 * PATIENCE_S)
     fleet.check()
+    pipeline.reconcile()
     # The backlog never came near its bound.
     assert fleet.busy == 0
     assert len(fleet.acknowledged) > ROUNDS
@@ -227,6 +229,7 @@ def test_a_full_disk_refuses_for_a_while_and_loses_nothing(make_pipeline, tmp_pa
         pipeline.wait_until_stored()
         assert node.stop() == 0
     fleet.check()
+    pipeline.reconcile()
 
 
 def test_a_backlog_at_its_bound_refuses_until_kafka_is_back(make_pipeline, kafka, seed):
@@ -243,6 +246,7 @@ def test_a_backlog_at_its_bound_refuses_until_kafka_is_back(make_pipeline, kafka
         wait_until(lambda: len(fleet.acknowledged) > acknowledged + 10, "batches are taken again")
     pipeline.wait_until_stored()
     fleet.check()
+    pipeline.reconcile()
 
 
 def test_two_nodes_and_two_writers_lose_nothing_when_one_of_each_is_killed(make_pipeline, seed):
@@ -261,4 +265,5 @@ def test_two_nodes_and_two_writers_lose_nothing_when_one_of_each_is_killed(make_
         hurt_at_random(rng, [restart_node(nodes[1]), restart_writer(writers[1]), freeze_writer])
     pipeline.wait_until_stored(patience_s=4 * PATIENCE_S)
     fleet.check()
+    pipeline.reconcile()
     assert fleet.busy == 0

@@ -65,6 +65,14 @@ class Pipeline:
     def letters(self, *words) -> list[dict]:
         return [json.loads(line) for line in self.nodes[0].command("dlq", "list", *words).stdout.splitlines()]
 
+    def reconcile(self) -> dict:
+        """`kavachd reconcile`, which finds nothing missing and nothing doubled, over all journals."""
+        first, *others = self.nodes
+        more = [word for node in others for word in ("--journal", str(node.journal))]
+        done = first.command("reconcile", "--json", *more, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
     def close(self) -> None:
         for process in self.writers:
             process.close()

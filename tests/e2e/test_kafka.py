@@ -7,35 +7,8 @@ from collections import Counter
 
 import pytest
 
-from support.kafka import KafkaServer
+from support.kafka import KafkaServer, kafka_settings
 from support.kavachd import event, wait_until
-
-
-@pytest.fixture
-def own_kafka(tmp_path):
-    """One that a test may hurt."""
-    with KafkaServer(tmp_path / "kafka") as server:
-        yield server
-
-
-def settings(kafka: KafkaServer, **more) -> dict:
-    return {
-        "kafka.brokers": kafka.address, "kafka.topic": f"events-{uuid.uuid4().hex[:12]}",
-        "kafka.dlq_topic": f"dlq-{uuid.uuid4().hex[:12]}", "kafka.alerts_topic": f"alerts-{uuid.uuid4().hex[:12]}",
-        "quota.burst_mode": "shadow", "quota.daily_mode": "shadow", "quota.agents_mode": "shadow",
-    } | more
-
-
-@pytest.fixture
-def make_kafka_node(make_node):
-    def make(kafka: KafkaServer, **more):
-        node = make_node(settings(kafka, **more), start=False)
-        node.folder.mkdir(parents=True, exist_ok=True)
-        node.write_config()
-        node.command("topics", "create")
-        return node.start()
-
-    return make
 
 
 def lag(node) -> dict:
@@ -101,7 +74,7 @@ def check_all_there(kafka, node, load: Load) -> None:
 
 
 def test_topics_are_made_once(kafka, make_node):
-    node = make_node(settings(kafka, **{"kafka.partitions": 5}), start=False)
+    node = make_node(kafka_settings(kafka, **{"kafka.partitions": 5}), start=False)
     node.folder.mkdir(parents=True, exist_ok=True)
     node.write_config()
     names = [node.settings[f"kafka.{name}"] for name in ("topic", "dlq_topic", "alerts_topic")]
@@ -182,7 +155,7 @@ def test_a_broker_that_is_away_delays_and_loses_nothing(own_kafka, make_kafka_no
 
 
 def test_a_topic_that_is_missing_is_waited_for(own_kafka, make_node):
-    node = make_node(settings(own_kafka))
+    node = make_node(kafka_settings(own_kafka))
     assert node.post([event()]).status == 202
     wait_until(lambda: node.request("GET", "/v1/status").json()["kafka"] == "down", "the status says so")
     node.command("topics", "create")

@@ -32,6 +32,15 @@ class Record:
         return next((value for own, value in self.headers if own == name), None)
 
 
+def kafka_settings(kafka: "KafkaServer", **more) -> dict:
+    """Of a kavachd that uses it, with topics of its own and without limits."""
+    return {
+        "kafka.brokers": kafka.address, "kafka.topic": f"events-{uuid.uuid4().hex[:12]}",
+        "kafka.dlq_topic": f"dlq-{uuid.uuid4().hex[:12]}", "kafka.alerts_topic": f"alerts-{uuid.uuid4().hex[:12]}",
+        "quota.burst_mode": "shadow", "quota.daily_mode": "shadow", "quota.agents_mode": "shadow",
+    } | more
+
+
 @dataclass
 class KafkaServer(Server):
     folder: Path

@@ -27,14 +27,22 @@ struct FollowerHealth {
   std::int64_t lag_us = 0;  // age of the oldest batch that is under way
 };
 
+// What the 202s said since the start, and how many wait to be said.
+struct ReceiptCounts {
+  std::uint64_t journal = 0;
+  std::uint64_t broker = 0;
+  std::int64_t waiting = 0;
+};
+
 // Any thread.
 struct Health {
   std::atomic<bool> ready{false};  // accepting, and not draining
   std::atomic<bool> draining{false};
   std::function<bool()> database_ok;  // set before the start
   std::function<bool()> journal_ok;
-  std::function<FollowerHealth()> kafka;  // not set: the store follows the journal
-  std::function<FleetHealth()> fleet;     // not set: no Redis, the node is its own authority
+  std::function<FollowerHealth()> kafka;    // not set: the store follows the journal
+  std::function<ReceiptCounts()> receipts;  // set with kafka
+  std::function<FleetHealth()> fleet;       // not set: no Redis, the node is its own authority
 };
 
 }  // namespace kavach::http

@@ -45,20 +45,25 @@ void StatusHandler::handle(Exchange& exchange) {
   }
   bool kafka = true;
   std::string_view kafka_word = "not_configured";
-  std::string lag;
+  std::string follower;
   if (health_.kafka) {
     const FollowerHealth state = health_.kafka();
     kafka = state.ok;
     kafka_word = word(kafka);
-    lag = fmt::format(R"(,"kafka_lag":{{"batches":{},"bytes":{},"seconds":{:.3f}}})", state.lag_frames,
-                      state.lag_bytes,
-                      static_cast<double>(state.lag_us) / static_cast<double>(kMicrosPerSecond));
+    follower = fmt::format(R"(,"kafka_lag":{{"batches":{},"bytes":{},"seconds":{:.3f}}})", state.lag_frames,
+                           state.lag_bytes,
+                           static_cast<double>(state.lag_us) / static_cast<double>(kMicrosPerSecond));
+  }
+  if (health_.receipts) {
+    const ReceiptCounts receipts = health_.receipts();
+    follower += fmt::format(R"(,"receipts":{{"journal":{},"broker":{},"waiting":{}}})", receipts.journal,
+                            receipts.broker, receipts.waiting);
   }
   const std::string body = fmt::format(
       R"({{"status":"{}","database":"{}","redis":"{}","kafka":"{}","journal":"{}","version":"{}",)"
       R"("fleet":{}{}}})",
       database && journal && redis && kafka ? "ok" : "degraded", word(database), redis_word, kafka_word,
-      word(journal), KAVACH_VERSION, fleet, lag);
+      word(journal), KAVACH_VERSION, fleet, follower);
   exchange.answer({.body = body});
 }
 

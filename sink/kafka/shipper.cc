@@ -17,9 +17,9 @@
 namespace kavach::sink {
 namespace {
 
-// How long the thread sleeps at most when nothing is durable or under way.
+// How long the thread sleeps at most when nothing is durable or under way; it is woken by frames and reports.
 constexpr std::int64_t kIdleWait = kMicrosPerSecond;
-// For a report while records are under way: so late are new frames seen at most.
+// For a report when there is no room for more.
 constexpr int kReportWaitMs = 5;
 // Between two writes of the position, which sync.
 constexpr MonoMicros kSaveEvery = 200 * kMicrosPerMilli;
@@ -79,7 +79,8 @@ Status store_position(const std::string& directory, const std::string& journal_i
 
 class KafkaShipper::Producer {
  public:
-  static Result<std::unique_ptr<Producer>> create(const KafkaOptions& options) {
+  // Whoever waits for the journal is woken by reports too.
+  static Result<std::unique_ptr<Producer>> create(const KafkaOptions& options, Journal& journal) {
     auto conf = producer_conf(options);
     if (!conf) return conf.error();
     rd_kafka_conf_set_events(conf->get(), RD_KAFKA_EVENT_DR);
@@ -87,9 +88,10 @@ class KafkaShipper::Producer {
     rd_kafka_t* const made = rd_kafka_new(RD_KAFKA_PRODUCER, conf->get(), why, sizeof why);
     if (made == nullptr) return failure(std::string("Kafka: ") + why);
     static_cast<void>(conf->release());  // rd_kafka_new() has taken it
-    return std::unique_ptr<Producer>(new Producer(made));
+    return std::unique_ptr<Producer>(new Producer(made, journal));
   }
   ~Producer() {
+    rd_kafka_queue_cb_event_enable(reports_, nullptr, nullptr);
     rd_kafka_purge(kafka_, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
     rd_kafka_queue_destroy(reports_);
     rd_kafka_destroy(kafka_);
@@ -101,7 +103,10 @@ class KafkaShipper::Producer {
   rd_kafka_queue_t* reports() const { return reports_; }
 
  private:
-  explicit Producer(rd_kafka_t* kafka) : kafka_(kafka), reports_(rd_kafka_queue_get_main(kafka)) {}
+  Producer(rd_kafka_t* kafka, Journal& journal) : kafka_(kafka), reports_(rd_kafka_queue_get_main(kafka)) {
+    rd_kafka_queue_cb_event_enable(
+        reports_, [](rd_kafka_t*, void* opaque) { static_cast<Journal*>(opaque)->interrupt(); }, &journal);
+  }
   rd_kafka_t* const kafka_;
   rd_kafka_queue_t* const reports_;
 };
@@ -139,8 +144,9 @@ Result<std::unique_ptr<KafkaShipper>> KafkaShipper::create(Journal& journal,
   made->acknowledged_seq_ = made->saved_seq_ = *position;
   made->metrics_.position.set(static_cast<std::int64_t>(*position));
   // What is wrong with the settings is said at the start.
-  auto producer = Producer::create(options.kafka);
+  auto producer = Producer::create(options.kafka, journal);
   if (!producer) return producer.error();
+  made->progress_.publish(*position, *position, system_clock().mono());
   journal.release(*position);
   return made;
 }
@@ -149,7 +155,8 @@ KafkaShipper::~KafkaShipper() {
   stop(0);
 }
 
-void KafkaShipper::start() {
+void KafkaShipper::start(Wake wake) {
+  wake_ = std::move(wake);
   follower_.start("kafka shipper", [this] { run(); });
 }
 
@@ -179,18 +186,22 @@ void KafkaShipper::run() {
     const bool room = in_flight_bytes_ < options_.kafka.in_flight_bytes_max;
     if (more && room) {
       if (!send_frame()) break;
-      take_reports(0);
-    } else {
-      take_reports(pending_.empty() ? 0 : kReportWaitMs);
     }
+    take_reports(more && !room ? kReportWaitMs : 0);
     advance();
     if (acknowledged_seq_ > saved_seq_ && system_clock().mono() >= next_save_) save_position();
     const bool idle = pending_.empty() && journal_.durable_seq() <= sent_seq_;
     if (follower_.time_is_up() || (follower_.stopping() && idle)) break;
-    if (idle) journal_.wait_beyond(sent_seq_, acknowledged_seq_ > saved_seq_ ? kSaveEvery : kIdleWait);
+    if (!more && !failed_) wait();
   }
   if (acknowledged_seq_ > saved_seq_) save_position();
   producer_.reset();
+}
+
+// Until there is a frame, a report, or something else to do.
+void KafkaShipper::wait() {
+  const bool must_look = acknowledged_seq_ > saved_seq_ || follower_.stopping();
+  journal_.wait_beyond(sent_seq_, must_look ? kSaveEvery : kIdleWait);
 }
 
 // A new producer, and everything behind the position once more. False: it cannot go on.
@@ -199,7 +210,7 @@ bool KafkaShipper::begin_again() {
   in_flight_bytes_ = 0;
   sent_seq_ = acknowledged_seq_;
   auto reader = JournalReader::open(options_.journal_directory, sent_seq_, options_.on_corruption);
-  auto producer = Producer::create(options_.kafka);
+  auto producer = Producer::create(options_.kafka, journal_);
   if (!reader || !producer) {
     const Failure& why = !reader ? reader.error() : producer.error();
     if (why.retryable || reader.has_value()) {
@@ -306,7 +317,10 @@ void KafkaShipper::advance() {
   }
   oldest_received_at_ = pending_.empty() ? 0 : pending_.front().received_at;
   oldest_sent_at_ = pending_.empty() ? 0 : pending_.front().sent_at;
+  progress_.publish(acknowledged_seq_, journal_.durable_seq(), system_clock().mono());
+  progress_.wake_waiting(wake_);
   if (!moved) return;
+  progress_.set_stopped(false);
   follower_.succeeded();
   broken_ = false;
   if (std::exchange(is_complaining_, false)) log::info("kafka: records are acknowledged again");
@@ -329,6 +343,7 @@ void KafkaShipper::fail(const std::string& why) {
   if (failed_) return;
   failed_ = true;
   broken_ = true;
+  progress_.set_stopped(true);
   metrics_.failures.add();
   if (!std::exchange(is_complaining_, true))
     log::error("kafka: records are not taken, the journal keeps them: {}", why);
@@ -337,6 +352,7 @@ void KafkaShipper::fail(const std::string& why) {
 // Damage, or a bug: going on would lose events in silence. What is not acknowledged stays in the journal.
 void KafkaShipper::give_up(const std::string& reason) {
   ended_ = true;
+  progress_.set_stopped(true);
   log::error("kafka: stopped behind frame {}, nothing more is sent until a restart: {}", acknowledged_seq_,
              reason);
 }

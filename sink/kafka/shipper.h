@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -18,6 +19,7 @@
 #include "engine/result.h"
 #include "sink/follower.h"
 #include "sink/journal/journal.h"
+#include "sink/kafka/broker_progress.h"
 #include "sink/kafka/client.h"
 
 namespace kavach::sink {
@@ -41,7 +43,10 @@ class KafkaShipper {
   static Result<std::unique_ptr<KafkaShipper>> create(Journal& journal, const KafkaShipperOptions& options);
   ~KafkaShipper();  // stop(0)
 
-  void start();
+  // `wake` is called on the shipper's thread for a shard that waits for what Kafka has acknowledged now
+  // (progress().await()); it must not block.
+  using Wake = std::function<void(std::uint32_t shard)>;
+  void start(Wake wake);
   // Waits for what is durable in the journal by now to be acknowledged (bounded by `patience_us`), then joins
   // the thread. REQUIRES: one caller. Idempotent.
   void stop(std::int64_t patience_us);
@@ -50,6 +55,8 @@ class KafkaShipper {
   // How long ago the oldest batch that was sent and is not acknowledged was accepted; 0: there is none. Any
   // thread.
   std::int64_t lag_us() const noexcept;
+  // What Kafka has of the journal, also between two writes of the position. Any thread.
+  BrokerProgress& progress() noexcept { return progress_; }
   const KafkaShipperMetrics& metrics() const noexcept { return metrics_; }
 
  private:
@@ -68,6 +75,7 @@ class KafkaShipper {
   bool send_frame();
   bool send_event(std::uint32_t index, Pending& pending);
   void take_reports(int wait_ms);
+  void wait();
   void advance();
   void save_position();
   void fail(const std::string& why);
@@ -77,6 +85,7 @@ class KafkaShipper {
   Journal& journal_;
   const KafkaShipperOptions options_;
   const std::string node_;  // the journal's id
+  Wake wake_;               // from start()
 
   // The shipper's thread.
   std::unique_ptr<Producer> producer_;  // null: begin_again() makes one
@@ -94,6 +103,7 @@ class KafkaShipper {
   KafkaShipperMetrics metrics_;
 
   // Any thread.
+  BrokerProgress progress_;
   std::atomic<bool> ended_{false};
   std::atomic<bool> broken_{false};
   std::atomic<WallMicros> oldest_received_at_{0};

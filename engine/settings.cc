@@ -280,6 +280,15 @@ void add_kafka(std::vector<Setting>& rows) {
   rows.push_back({"kafka.in_flight_bytes_max",
                   integer<kTable, &Kafka::in_flight_bytes_max>(32 * kMiB, kMiB, kGiB), "bytes",
                   Reload::kRestart, "Records that are sent and not acknowledged, before compression."});
+  rows.push_back({"kafka.record_events_max",
+                  integer<kTable, &Kafka::record_events_max>(1, 1, bounds::kBatchEventsMax), "events",
+                  Reload::kRestart,
+                  "More than 1: events of one batch share a record, one JSON object to a line."});
+  rows.push_back(
+      {"kafka.record_bytes_max", integer<kTable, &Kafka::record_bytes_max>(1'000'000, 64 * kKiB, 64 * kMiB),
+       "bytes", Reload::kRestart,
+       "Longest record, before compression; `kavachd topics create` has the topics take that much. "
+       "A single event is never longer than 20 KiB."});
   rows.push_back({"kafka.receipt", choice<kTable, &Kafka::receipt>(kReceipts, "broker"), "", Reload::kLive,
                   "What a 202 waits for: all in-sync replicas have the batch, or this node's disk has it. "
                   "Kavach-Receipt says which of both it was."});

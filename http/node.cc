@@ -127,7 +127,8 @@ sink::KafkaOptions kafka_options(const Config& config) {
           .ca_file = kafka.ca_file,
           .compression = kafka.compression,
           .linger_us = kafka.linger_ms * kMicrosPerMilli,
-          .in_flight_bytes_max = kafka.in_flight_bytes_max};
+          .in_flight_bytes_max = kafka.in_flight_bytes_max,
+          .record_bytes_max = kafka.record_bytes_max};
 }
 
 // --- Node --------------------------------------------------------------------------------------------------
@@ -198,6 +199,7 @@ Status Node::build() {
     auto shipper = sink::KafkaShipper::create(
         *journal_, {.kafka = kafka_options(config_),
                     .topic = config_.kafka.topic,
+                    .record_events_max = static_cast<std::size_t>(config_.kafka.record_events_max),
                     .journal_directory = config_.journal.directory,
                     .on_corruption = journal_options(config_, shards).on_corruption});
     if (!shipper) return shipper.error();
@@ -288,7 +290,8 @@ Status Node::build() {
           .ok = kafka_->healthy(),
           .lag_frames = journal_->durable_seq() - std::min(journal_->durable_seq(), journal_->released_seq()),
           .lag_bytes = journal_->backlog_bytes(),
-          .lag_us = kafka_->lag_us()};
+          .lag_us = kafka_->lag_us(),
+          .problem = kafka_->problem()};
     };
     health_.receipts = [this] {
       ReceiptCounts sum;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <string>
 
 #include "engine/clock.h"
 
@@ -25,6 +26,7 @@ struct FollowerHealth {
   std::uint64_t lag_frames = 0;
   std::uint64_t lag_bytes = 0;
   std::int64_t lag_us = 0;  // age of the oldest batch that is under way
+  std::string problem;      // that somebody has to solve; empty: none
 };
 
 // What the 202s said since the start, and how many wait to be said.

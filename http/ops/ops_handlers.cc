@@ -45,14 +45,19 @@ void StatusHandler::handle(Exchange& exchange) {
   }
   bool kafka = true;
   std::string_view kafka_word = "not_configured";
-  std::string follower;
+  std::string follower, problem;
   if (health_.kafka) {
     const FollowerHealth state = health_.kafka();
     kafka = state.ok;
+    problem = state.problem;
     kafka_word = word(kafka);
     follower = fmt::format(R"(,"kafka_lag":{{"batches":{},"bytes":{},"seconds":{:.3f}}})", state.lag_frames,
                            state.lag_bytes,
                            static_cast<double>(state.lag_us) / static_cast<double>(kMicrosPerSecond));
+  }
+  if (!problem.empty()) {
+    // No text of others: a topic's name is letters, digits and `._-`.
+    follower += fmt::format(R"(,"kafka_problem":"{}")", problem);
   }
   if (health_.receipts) {
     const ReceiptCounts receipts = health_.receipts();

@@ -1,6 +1,7 @@
 #include "sink/kafka/shipper.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <librdkafka/rdkafka.h>
 #include <unistd.h>
 
@@ -25,6 +26,19 @@ constexpr int kReportWaitMs = 5;
 constexpr MonoMicros kSaveEvery = 200 * kMicrosPerMilli;
 // A broker that has acknowledged nothing for this long counts as away.
 constexpr MonoMicros kAwayAfter = 5 * kMicrosPerSecond;
+// After records were refused as too large, until it is tried whether they still are.
+constexpr MonoMicros kSmallFor = 600 * kMicrosPerSecond;
+// Between two tries of an event that alone is too large, each of which sends its batch.
+constexpr MonoMicros kStuckPause = 10 * kMicrosPerSecond;
+
+// A topic refuses too large a record, or too many in a request.
+bool is_too_large(rd_kafka_resp_err_t error) {
+  return error == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE || error == RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE;
+}
+
+std::int64_t full_batch_bytes(const KafkaOptions& options) {
+  return std::max(options.batch_bytes_max, options.record_bytes_max);
+}
 
 // --- the remembered position -------------------------------------------------------------------------------
 
@@ -120,7 +134,11 @@ void KafkaShipperMetrics::add_to(MetricsRegistry& registry) const {
 }
 
 KafkaShipper::KafkaShipper(Journal& journal, const KafkaShipperOptions& options)
-    : journal_(journal), options_(options), node_(journal.id().text()), follower_(journal) {}
+    : journal_(journal),
+      options_(options),
+      node_(journal.id().text()),
+      batch_bytes_(full_batch_bytes(options.kafka)),
+      follower_(journal) {}
 
 Result<std::unique_ptr<KafkaShipper>> KafkaShipper::create(Journal& journal,
                                                            const KafkaShipperOptions& options) {
@@ -178,12 +196,24 @@ void KafkaShipper::run() {
   while (!ended_) {
     if (failed_) {
       producer_.reset();
-      follower_.back_off();
+      if (stuck_seq_ != 0) {
+        follower_.pause(kStuckPause);
+      } else if (!std::exchange(is_smaller_, false)) {
+        follower_.back_off();
+      }
       failed_ = false;
+    }
+    const bool wants_full_size =
+        batch_bytes_ < full_batch_bytes(options_.kafka) && system_clock().mono() >= full_size_at_;
+    if (wants_full_size && pending_.empty()) {
+      batch_bytes_ = full_batch_bytes(options_.kafka);
+      producer_.reset();
     }
     if (producer_ == nullptr && !begin_again()) break;
     const bool more = journal_.durable_seq() > sent_seq_;
-    const bool room = in_flight_bytes_ < options_.kafka.in_flight_bytes_max;
+    // Behind an event that is refused nothing is sent: it would be sent again with every try.
+    const bool may_send = stuck_seq_ != 0 || wants_full_size ? pending_.empty() : true;
+    const bool room = may_send && in_flight_bytes_ < options_.kafka.in_flight_bytes_max;
     if (more && room) {
       if (!send_frame()) break;
     }
@@ -210,7 +240,9 @@ bool KafkaShipper::begin_again() {
   in_flight_bytes_ = 0;
   sent_seq_ = acknowledged_seq_;
   auto reader = JournalReader::open(options_.journal_directory, sent_seq_, options_.on_corruption);
-  auto producer = Producer::create(options_.kafka, journal_);
+  KafkaOptions kafka = options_.kafka;
+  kafka.batch_bytes_max = batch_bytes_;
+  auto producer = Producer::create(kafka, journal_);
   if (!reader || !producer) {
     const Failure& why = !reader ? reader.error() : producer.error();
     if (why.retryable || reader.has_value()) {
@@ -249,23 +281,26 @@ bool KafkaShipper::send_frame() {
     give_up("frame " + std::to_string((*entry)->seq) + " cannot be decoded: written by a newer version?");
     return false;
   }
-  Pending& pending = pending_.emplace_back(Pending{.seq = (*entry)->seq,
-                                                   .records_left = batch_.events.size(),
-                                                   .received_at = batch_.received_at,
-                                                   .sent_at = now});
+  Pending& pending = pending_.emplace_back(
+      Pending{.seq = (*entry)->seq, .records_left = 1, .received_at = batch_.received_at, .sent_at = now});
   org_ = batch_.org_id.text();
-  for (std::uint32_t i = 0; i < batch_.events.size(); ++i) {
-    if (!send_event(i, pending)) return true;
+  for (std::size_t first = 0; first < batch_.events.size();) {
+    const std::size_t sent = send_record(first, pending);
+    if (sent == 0) return true;
+    first += sent;
   }
+  --pending.records_left;
   sent_seq_ = pending.seq;
   return true;
 }
 
-// Waits for room in librdkafka's queue where it has to. False: failed, or there is no time left.
-bool KafkaShipper::send_event(std::uint32_t index, Pending& pending) {
+// Returns how many events it took. Waits for room in librdkafka's queue where it has to. 0: failed, or there
+// is no time left.
+std::size_t KafkaShipper::send_record(std::size_t first, Pending& pending) {
   value_.clear();
-  encode_record(batch_, index, 1, static_cast<std::size_t>(options_.kafka.record_bytes_max), value_);
-  const std::string id = event_id(batch_.id, index).text();
+  const auto bytes_max = static_cast<std::size_t>(std::min(options_.kafka.record_bytes_max, batch_bytes_));
+  const std::size_t events = encode_record(batch_, first, options_.record_events_max, bytes_max, value_);
+  const std::string id = event_id(batch_.id, static_cast<std::uint32_t>(first)).text();
   for (;;) {
     const auto error = rd_kafka_producev(
         **producer_, RD_KAFKA_V_TOPIC(options_.topic.c_str()), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
@@ -278,15 +313,20 @@ bool KafkaShipper::send_event(std::uint32_t index, Pending& pending) {
                           static_cast<ssize_t>(kSchemaVersion.size())),
         RD_KAFKA_V_END);
     if (error == RD_KAFKA_RESP_ERR_NO_ERROR) break;
+    if (is_too_large(error)) {
+      refused_as_too_large(value_, pending.seq);
+      return 0;
+    }
     if (error != RD_KAFKA_RESP_ERR__QUEUE_FULL) {
       fail(rd_kafka_err2str(error));
-      return false;
+      return 0;
     }
     take_reports(kReportWaitMs);
-    if (failed_ || follower_.time_is_up()) return false;
+    if (failed_ || follower_.time_is_up()) return 0;
   }
+  ++pending.records_left;
   in_flight_bytes_ += static_cast<std::int64_t>(value_.size());
-  return true;
+  return events;
 }
 
 void KafkaShipper::take_reports(int wait_ms) {
@@ -294,6 +334,11 @@ void KafkaShipper::take_reports(int wait_ms) {
   while (rd_kafka_event_t* const event = rd_kafka_queue_poll(producer_->reports(), wait_ms)) {
     while (const rd_kafka_message_t* const message = rd_kafka_event_message_next(event)) {
       in_flight_bytes_ -= static_cast<std::int64_t>(message->len);
+      if (is_too_large(message->err)) {
+        refused_as_too_large({static_cast<const char*>(message->payload), message->len},
+                             static_cast<Pending*>(message->_private)->seq);
+        continue;
+      }
       if (message->err != RD_KAFKA_RESP_ERR_NO_ERROR) {
         fail(rd_kafka_err2str(message->err));
         continue;
@@ -323,6 +368,11 @@ void KafkaShipper::advance() {
   progress_.set_stopped(false);
   follower_.succeeded();
   broken_ = false;
+  if (stuck_seq_ != 0 && acknowledged_seq_ >= stuck_seq_) {
+    stuck_seq_ = 0;
+    set_problem({});
+    full_size_at_ = system_clock().mono();
+  }
   if (std::exchange(is_complaining_, false)) log::info("kafka: records are acknowledged again");
 }
 
@@ -347,6 +397,39 @@ void KafkaShipper::fail(const std::string& why) {
   metrics_.failures.add();
   if (!std::exchange(is_complaining_, true))
     log::error("kafka: records are not taken, the journal keeps them: {}", why);
+}
+
+// The refused record may have gone together with others, as many as batch_bytes_ allows.
+void KafkaShipper::refused_as_too_large(std::string_view value, std::uint64_t seq) {
+  if (failed_) return;  // one step at a time: what went with it is refused too
+  const auto bytes = static_cast<std::int64_t>(value.size());
+  full_size_at_ = system_clock().mono() + kSmallFor;
+  const bool is_one_event = value.find('\n') == std::string_view::npos;
+  if (is_one_event && bytes >= batch_bytes_) {
+    stuck_seq_ = seq;
+    const std::string why = fmt::format(
+        "topic {} refuses a single event of {} bytes as too large: raise its max.message.bytes (for events "
+        "of "
+        "every length to {}) or the brokers' message.max.bytes",
+        options_.topic, bytes, kLineBytesMax + static_cast<std::size_t>(kRecordOverheadBytes));
+    set_problem(why);
+    return fail(why);
+  }
+  failed_ = is_smaller_ = true;
+  metrics_.failures.add();
+  log::warning("kafka: topic {} refuses {} bytes as too large (its max.message.bytes), half as much is tried",
+               options_.topic, batch_bytes_);
+  batch_bytes_ /= 2;
+}
+
+std::string KafkaShipper::problem() const {
+  const std::lock_guard lock(problem_mutex_);
+  return problem_;
+}
+
+void KafkaShipper::set_problem(std::string text) {
+  const std::lock_guard lock(problem_mutex_);
+  problem_ = std::move(text);
 }
 
 // Damage, or a bug: going on would lose events in silence. What is not acknowledged stays in the journal.

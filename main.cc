@@ -382,7 +382,8 @@ int make_topics(const Config& config, const Arguments&) {
     plans.push_back({.name = name,
                      .partitions = partitions,
                      .replication = kafka.replication == 0 ? -1 : static_cast<int>(kafka.replication),
-                     .retention_ms = kafka.retention_hours * kMicrosPerHour / kMicrosPerMilli});
+                     .retention_ms = kafka.retention_hours * kMicrosPerHour / kMicrosPerMilli,
+                     .record_bytes_max = kafka.record_bytes_max});
   };
   add(kafka.topic, static_cast<int>(kafka.partitions));
   add(kafka.dlq_topic, kSmallTopicPartitions);

@@ -404,6 +404,8 @@ void Reader::check_relations() {
   at_least("redis.renew_ms", redis.renew_ms, redis.reply_timeout_ms, "redis.reply_timeout_ms");
   at_least("redis.lease_events_max", redis.lease_events_max, redis.lease_events_min,
            "redis.lease_events_min");
+  at_least("kafka.in_flight_bytes_max", kafka.in_flight_bytes_max, 2 * kafka.record_bytes_max,
+           "two records of kafka.record_bytes_max");
   const bool needs_user = kafka.security.starts_with("sasl");
   if (needs_user && (kafka.sasl_user.empty() || kafka.sasl_password.empty())) {
     problem_with("kafka.security", "needs kafka.sasl_user and kafka.sasl_password");

@@ -101,6 +101,11 @@ struct Config {
     std::string compression;
     std::int64_t linger_ms;
     std::int64_t in_flight_bytes_max;
+    std::int64_t record_events_max;
+    std::int64_t record_bytes_max;
+    std::string receipt;            // broker or journal: what a 202 waits for
+    std::string receipt_when_away;  // journal or refuse
+    std::int64_t receipt_timeout_ms;
     std::string security;
     std::string sasl_mechanism;
     std::string sasl_user;

@@ -50,6 +50,8 @@ constexpr std::array<std::string_view, 3> kStoreKinds{"sqlite", "postgres", "non
 constexpr std::array<std::string_view, 3> kCompressions{"none", "lz4", "zstd"};
 constexpr std::array<std::string_view, 4> kSecurities{"plaintext", "ssl", "sasl_plaintext", "sasl_ssl"};
 constexpr std::array<std::string_view, 3> kSaslMechanisms{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"};
+constexpr std::array<std::string_view, 2> kReceipts{"broker", "journal"};
+constexpr std::array<std::string_view, 2> kReceiptsWhenAway{"journal", "refuse"};
 constexpr std::array<std::string_view, 5> kLogLevels{"debug", "info", "warning", "error", "off"};
 constexpr std::array<std::string_view, 2> kLogFormats{"text", "json"};
 
@@ -278,6 +280,26 @@ void add_kafka(std::vector<Setting>& rows) {
   rows.push_back({"kafka.in_flight_bytes_max",
                   integer<kTable, &Kafka::in_flight_bytes_max>(32 * kMiB, kMiB, kGiB), "bytes",
                   Reload::kRestart, "Records that are sent and not acknowledged, before compression."});
+  rows.push_back({"kafka.record_events_max",
+                  integer<kTable, &Kafka::record_events_max>(1, 1, bounds::kBatchEventsMax), "events",
+                  Reload::kRestart,
+                  "More than 1: events of one batch share a record, one JSON object to a line."});
+  rows.push_back(
+      {"kafka.record_bytes_max", integer<kTable, &Kafka::record_bytes_max>(1'000'000, 64 * kKiB, 64 * kMiB),
+       "bytes", Reload::kRestart,
+       "Longest record, before compression; `kavachd topics create` has the topics take that much. "
+       "A single event is never longer than 20 KiB."});
+  rows.push_back({"kafka.receipt", choice<kTable, &Kafka::receipt>(kReceipts, "broker"), "", Reload::kLive,
+                  "What a 202 waits for: all in-sync replicas have the batch, or this node's disk has it. "
+                  "Kavach-Receipt says which of both it was."});
+  rows.push_back({"kafka.receipt_when_away",
+                  choice<kTable, &Kafka::receipt_when_away>(kReceiptsWhenAway, "journal"), "", Reload::kLive,
+                  "With kafka.receipt = \"broker\" and a broker that is away: answer 202 with the journal's "
+                  "receipt, or refuse new batches (429 backpressure)."});
+  rows.push_back({"kafka.receipt_timeout_ms", integer<kTable, &Kafka::receipt_timeout_ms>(2'000, 1, 60'000),
+                  "ms", Reload::kLive,
+                  "No 202 waits longer for the broker. One that needs longer counts as away until it is "
+                  "quicker again."});
   rows.push_back({"kafka.security", choice<kTable, &Kafka::security>(kSecurities, "plaintext"), "",
                   Reload::kRestart, "How the brokers are spoken to; ssl is TLS."});
   rows.push_back({"kafka.sasl_mechanism", choice<kTable, &Kafka::sasl_mechanism>(kSaslMechanisms, "PLAIN"),

@@ -56,6 +56,7 @@ sink::KafkaOptions kafka_options(const Config& config) {
           .compression = kafka.compression,
           .linger_us = kafka.linger_ms * kMicrosPerMilli,
           .in_flight_bytes_max = kafka.in_flight_bytes_max,
+          .record_bytes_max = kafka.record_bytes_max,
           .session_timeout_us = config.writer.session_timeout_ms * kMicrosPerMilli};
 }
 

@@ -54,7 +54,10 @@ IngestHandler::Options ingest_options(const Config& config) {
   return {.parse = {.batch_events_max = static_cast<std::uint32_t>(config.ingest.batch_events_max)},
           .body_bytes_max = static_cast<std::uint64_t>(config.http.body_bytes_max),
           .rate_limit_headers = config.ingest.rate_limit_headers,
-          .mode = config.kafka.brokers.empty() ? "direct" : "kafka"};
+          .mode = config.kafka.brokers.empty() ? "direct" : "kafka",
+          .receipt = {.wait_for_broker = config.kafka.receipt == "broker",
+                      .refuse_when_away = config.kafka.receipt_when_away == "refuse",
+                      .patience_us = config.kafka.receipt_timeout_ms * kMicrosPerMilli}};
 }
 
 quota::LimitModes limit_modes(const Config& config) {
@@ -77,6 +80,14 @@ sink::JournalOptions journal_options(const Config& config, std::uint32_t shards)
           .released_segments_kept = config.kafka.brokers.empty() ? 0U : 1U,  // see http/restore.h
           .on_corruption = config.journal.on_corruption == "skip" ? sink::CorruptionPolicy::kSkip
                                                                   : sink::CorruptionPolicy::kStop};
+}
+
+// Threads that are no shard and send to shards.
+enum OutsideSender : std::uint32_t { kJournalThread, kKafkaThread, kOutsideSenders };
+
+// A shard never waits for these threads, so it makes room.
+void flush(Outbox& outbox) {
+  while (!outbox.flush()) std::this_thread::sleep_for(std::chrono::microseconds(50));
 }
 
 std::uint32_t shard_count(const Config& config) {
@@ -152,6 +163,7 @@ Status Node::build() {
     auto shipper = sink::KafkaShipper::create(
         *journal_, {.kafka = kafka_options(config_),
                     .topic = config_.kafka.topic,
+                    .record_events_max = static_cast<std::size_t>(config_.kafka.record_events_max),
                     .journal_directory = config_.journal.directory,
                     .on_corruption = journal_options(config_, shards).on_corruption});
     if (!shipper) return shipper.error();
@@ -177,7 +189,7 @@ Status Node::build() {
 
   runtime_ = std::make_unique<Runtime>(
       Runtime::Options{.shards = shards,
-                       .outside_senders = 1,  // the journal's thread
+                       .outside_senders = kOutsideSenders,
                        .pin = config_.engine.pin,
                        .spin_us = config_.engine.spin_us,
                        .turn_handlers_max = static_cast<std::uint32_t>(config_.engine.turn_handlers_max),
@@ -207,7 +219,8 @@ Status Node::build() {
             .window_hours = config_.quota.dedup_window_hours,
             .keys_max = static_cast<std::uint64_t>(config_.quota.dedup_keys_max) / shards + 1},
         *lane.ledger);
-    lane.ingest = std::make_unique<IngestHandler>(shard, lane.keys, *lane.admission, *journal_, hasher_,
+    lane.ingest = std::make_unique<IngestHandler>(shard, lane.keys, *lane.admission, *journal_,
+                                                  kafka_ == nullptr ? nullptr : &kafka_->progress(), hasher_,
                                                   ingest_options(config_));
     lane.readyz = std::make_unique<ReadyzHandler>(health_);
     lane.status = std::make_unique<StatusHandler>(health_);
@@ -246,7 +259,18 @@ Status Node::build() {
       return FollowerHealth{.ok = kafka_->healthy(),
                             .lag_events = journal_->backlog_events(),
                             .lag_bytes = journal_->backlog_bytes(),
-                            .lag_us = kafka_->lag_us()};
+                            .lag_us = kafka_->lag_us(),
+                            .problem = kafka_->problem()};
+    };
+    health_.receipts = [this] {
+      ReceiptCounts sum;
+      for (const auto& lane : lanes_) {
+        const IngestMetrics& metrics = lane->ingest->metrics();
+        sum.journal += metrics.receipts_journal.value();
+        sum.broker += metrics.receipts_broker.value();
+        sum.waiting += metrics.receipts_waiting.value();
+      }
+      return sum;
     };
   }
   if (shipper_ != nullptr) {
@@ -384,7 +408,10 @@ void Node::drain() {
   log::info("stopping: readiness is off");
   std::this_thread::sleep_for(std::chrono::milliseconds(config_.http.drain_delay_ms));
   lanes_accepting_ = lanes_.size();
-  for_each_lane([this](Lane& lane) {
+  // Half of the time at most for Kafka, so that its being away cuts nobody off.
+  const std::int64_t patience_us = config_.http.drain_timeout_ms * kMicrosPerMilli / 2;
+  for_each_lane([this, patience_us](Lane& lane) {
+    lane.ingest->limit_patience(patience_us);
     lane.server->drain();
     --lanes_accepting_;
   });
@@ -394,19 +421,25 @@ void Node::drain() {
   }
   if (const std::int64_t left = open_connections_.load(); left > 0) {
     log::warning("stopping: {} connections had not finished after http.drain_timeout_ms", left);
-    for_each_lane([](Lane& lane) { lane.server->close_all(); });
+    for_each_lane([](Lane& lane) {
+      lane.ingest->limit_patience(0);
+      lane.server->close_all();
+    });
   }
 }
 
 int Node::run(const sigset_t& signals) {
   journal_->start([this](std::uint32_t shard, std::span<sink::Frame* const> frames) {
-    Outbox& outbox = runtime_->outside_outbox(0);
+    Outbox& outbox = runtime_->outside_outbox(kJournalThread);
     outbox.send(shard, IngestHandler::receipt_message(frames));
-    // A shard never waits for the journal, so it makes room.
-    while (!outbox.flush()) std::this_thread::sleep_for(std::chrono::microseconds(50));
+    flush(outbox);
   });
   if (kafka_ != nullptr) {
-    kafka_->start();
+    kafka_->start([this](std::uint32_t shard) {
+      Outbox& outbox = runtime_->outside_outbox(kKafkaThread);
+      outbox.send(shard, lanes_[shard]->ingest->acknowledged_message());
+      flush(outbox);
+    });
     if (writer_ != nullptr) writer_->start();
   } else if (shipper_ != nullptr) {
     shipper_->start();

@@ -8,7 +8,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("support")
 
-from support.kafka import KafkaServer  # noqa: E402
+from support.kafka import KafkaServer, kafka_settings  # noqa: E402
 from support.kavachd import Kavachd  # noqa: E402
 from support.redis import RedisServer  # noqa: E402
 
@@ -52,3 +52,24 @@ def kafka(tmp_path_factory):
     """A broker that runs, for all tests that do not hurt it: each makes topics of its own."""
     with KafkaServer(tmp_path_factory.mktemp("kafka")) as server:
         yield server
+
+
+@pytest.fixture
+def own_kafka(tmp_path):
+    """A broker that a test may hurt."""
+    with KafkaServer(tmp_path / "kafka") as server:
+        yield server
+
+
+@pytest.fixture
+def make_kafka_node(make_node):
+    """make_kafka_node(kafka, **settings) starts a kavachd with topics of its own, and with settings by dotted names."""
+
+    def make(kafka: KafkaServer, **more) -> Kavachd:
+        node = make_node(kafka_settings(kafka, **more), start=False)
+        node.folder.mkdir(parents=True, exist_ok=True)
+        node.write_config()
+        node.command("topics", "create")
+        return node.start()
+
+    return make

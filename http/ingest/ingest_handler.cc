@@ -27,6 +27,7 @@ constexpr std::string_view kBusy =
     R"({"detail":"Server cannot take more events now, retry later","reason":"backpressure"})";
 constexpr std::string_view kRetryAfter = "Retry-After: 1\r\n";
 constexpr std::string_view kReceiptJournal = "Kavach-Receipt: journal\r\n";
+constexpr std::string_view kReceiptBroker = "Kavach-Receipt: broker\r\n";
 constexpr std::string_view kNoAgents = "[]";
 
 constexpr std::size_t kRequestsKept = 256;
@@ -112,27 +113,54 @@ void IngestMetrics::add_to(MetricsRegistry& registry, ShardId shard) const {
   refused(refused_agents, "tier_agent_limit");
   refused(refused_busy, "backpressure");
   refused(refused_journal, "journal");
+  refused(refused_broker, "broker");
+  const auto receipts = [&](const Counter& counter, const char* receipt) {
+    auto with_class = labels;
+    with_class["class"] = receipt;
+    registry.add("kavach_ingest_receipts_total", "Batches answered 202, by Kavach-Receipt.", counter,
+                 with_class);
+  };
+  receipts(receipts_journal, "journal");
+  receipts(receipts_broker, "broker");
+  registry.add("kavach_ingest_receipts_waiting", "Batches durable in the journal whose 202 waits for Kafka.",
+               receipts_waiting, labels);
   registry.add("kavach_ingest_duration_seconds", "From the complete request to its 202.", duration, labels);
 }
 
 IngestHandler::IngestHandler(Shard& shard, KeyRing& keys, quota::Admission& admission, sink::Journal& journal,
-                             const quota::DedupHasher& hasher, const Options& options)
+                             sink::BrokerProgress* broker, const quota::DedupHasher& hasher,
+                             const Options& options)
     : shard_(shard),
       keys_(keys),
       admission_(admission),
       journal_(journal),
       hasher_(hasher),
       options_(options),
-      parser_(options.parse) {
+      parser_(options.parse),
+      receipts_(shard.id(), broker, metrics_.receipts_waiting) {
+  receipts_.set_options(options.receipt);
   // One wake-up of the journal's thread for all batches of a turn.
   shard_.at_end_of_turn([this] { journal_.flush(shard_.id()); });
+  if (broker != nullptr) shard_.at_tick([this] { answer_waiting(); });
 }
 
-IngestHandler::~IngestHandler() = default;
+IngestHandler::~IngestHandler() {
+  // The shards have stopped, and the connections are gone.
+  while (const auto waiting = receipts_.give_up())
+    delete static_cast<IngestRequest*>(waiting->request);  // owned here from take_request() to finish()
+}
 
 void IngestHandler::set_options(const Options& options) {
   options_ = options;
   parser_.set_limits(options.parse);
+  receipts_.set_options(options.receipt);
+}
+
+void IngestHandler::limit_patience(std::int64_t micros) {
+  ReceiptQueue::Options limited = receipts_.options();
+  limited.patience_us = std::min(limited.patience_us, micros);
+  receipts_.set_options(limited);
+  answer_waiting();
 }
 
 // --- the request -------------------------------------------------------------------------------------------
@@ -172,9 +200,16 @@ std::optional<Response> IngestHandler::refuse_early(const Request& request) {
   Response refusal;
   bool gzip = false;
   if (authenticate(request, refusal) == nullptr || !accepts_encoding(request, gzip, refusal)) return refusal;
-  if (!journal_.saturated()) return std::nullopt;
-  metrics_.refused_busy.add();
+  if (!refuses_all()) return std::nullopt;
   return Response{.status = 429, .body = kBusy, .headers = kRetryAfter};
+}
+
+// Nothing can be taken now, whoever sends it. Counts the refusal.
+bool IngestHandler::refuses_all() {
+  const bool saturated = journal_.saturated();
+  if (!saturated && !receipts_.refuses(shard_.mono_now())) return false;
+  (saturated ? metrics_.refused_busy : metrics_.refused_broker).add();
+  return true;
 }
 
 void IngestHandler::handle(Exchange& exchange) {
@@ -184,11 +219,8 @@ void IngestHandler::handle(Exchange& exchange) {
   const ApiKey* key = authenticate(exchange.request(), response);
   if (key == nullptr || !accepts_encoding(exchange.request(), gzip, response))
     return exchange.answer(response);
-  if (journal_.saturated()) {
-    // Before the parse: refusing must stay cheap when there is too much to do.
-    metrics_.refused_busy.add();
-    return exchange.answer({.status = 429, .body = kBusy, .headers = kRetryAfter});
-  }
+  // Before the parse: refusing must stay cheap when there is too much to do.
+  if (refuses_all()) return exchange.answer({.status = 429, .body = kBusy, .headers = kRetryAfter});
 
   auto scratch = take_scratch();
   Refusal refusal;
@@ -292,7 +324,8 @@ void IngestHandler::on_verdict(IngestRequest& request) {
       metrics_.refused_busy.add();
       return answer_busy(request);
     case quota::Verdict::kNothingToWrite:
-      return answer_accepted(request);
+      // Its events are duplicates of some that are durable, wherever these are in the journal.
+      return answer_when_received(request, journal_.durable_seq());
     case quota::Verdict::kRefused:
       return answer_refused(request);
   }
@@ -338,9 +371,31 @@ void IngestHandler::on_receipt(IngestRequest& request) {
   shard_.note_activity("receipt");
   const bool durable = request.frame.receipt == sink::Receipt::kJournal;
   settle(request, durable);
-  if (durable) return answer_accepted(request);
+  if (durable) return answer_when_received(request, request.frame.seq);
   metrics_.refused_journal.add();
   answer_busy(request);
+}
+
+// Now, or when Kafka has everything up to `seq`.
+void IngestHandler::answer_when_received(IngestRequest& request, std::uint64_t seq) {
+  if (const auto receipt = receipts_.ask(seq, &request, shard_.mono_now()))
+    return answer_accepted(request, *receipt);
+  // A large one may wait for seconds beside many others.
+  if (request.frame.payload.capacity() > kFrameBytesKept) request.frame.payload = {};
+}
+
+Message IngestHandler::acknowledged_message() {
+  const auto run = [](void* target, std::uint64_t, std::uint64_t) noexcept {
+    auto& handler = *static_cast<IngestHandler*>(target);
+    handler.shard_.note_activity("broker receipts");
+    handler.answer_waiting();
+  };
+  return {run, this, 0, 0};
+}
+
+void IngestHandler::answer_waiting() {
+  while (const auto answer = receipts_.next(shard_.mono_now()))
+    answer_accepted(*static_cast<IngestRequest*>(answer->request), answer->receipt);
 }
 
 void IngestHandler::settle(const IngestRequest& request, bool durable) {
@@ -353,16 +408,18 @@ void IngestHandler::settle(const IngestRequest& request, bool durable) {
                        {settle_there, peers_[request.home], request.claim, durable ? std::uint64_t{1} : 0});
 }
 
-void IngestHandler::answer_accepted(IngestRequest& request) {
+void IngestHandler::answer_accepted(IngestRequest& request, ReceiptClass receipt) {
   const auto events = static_cast<std::uint32_t>(request.events.size());
   const std::uint32_t accepted = events - request.rejected_events;
   metrics_.accepted_batches.add();
   metrics_.accepted_events.add(accepted);
+  const bool is_broker = receipt == ReceiptClass::kBroker;
+  (is_broker ? metrics_.receipts_broker : metrics_.receipts_journal).add();
   metrics_.duration.record(shard_.mono_now() - request.started);
   body_.clear();
   render_accepted(accepted, request.rejected_events, options_.mode,
                   request.rejected_agents.empty() ? kNoAgents : request.rejected_agents, body_);
-  headers_ = kReceiptJournal;
+  headers_ = is_broker ? kReceiptBroker : kReceiptJournal;
   if (request.wants_rate) render_rate_limits(request.rate, headers_);
   Exchange& exchange = *request.exchange;
   finish(request);

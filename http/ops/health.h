@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <string>
 
 #include "engine/clock.h"
 
@@ -24,7 +25,15 @@ struct FollowerHealth {
   bool ok = false;
   std::uint64_t lag_events = 0;
   std::uint64_t lag_bytes = 0;
-  std::int64_t lag_us = 0;  // age of the oldest batch that is under way
+  std::int64_t lag_us = 0;   // age of the oldest batch that is under way
+  std::string problem = {};  // that somebody has to solve; empty: none
+};
+
+// What the 202s said since the start, and how many wait to be said.
+struct ReceiptCounts {
+  std::uint64_t journal = 0;
+  std::uint64_t broker = 0;
+  std::int64_t waiting = 0;
 };
 
 // How far the writer is behind the topic.
@@ -42,6 +51,7 @@ struct Health {
   std::function<bool()> journal_ok;       // not set: no journal (a writer)
   std::function<FollowerHealth()> store;  // each not set: it follows nothing in this process
   std::function<FollowerHealth()> kafka;
+  std::function<ReceiptCounts()> receipts;  // set with kafka
   std::function<WriterHealth()> writer;
   std::function<FleetHealth()> fleet;  // not set: no Redis, the node is its own authority
 };

@@ -67,26 +67,33 @@ void StatusHandler::handle(Exchange& exchange) {
     ok = ok && journal;
     journal_word = word(journal);
   }
-  std::string lags;
-  if (health_.store) lags += follower_lag("store_lag", health_.store());
+  std::string more;
+  if (health_.store) more += follower_lag("store_lag", health_.store());
   std::string_view kafka_word = kNotConfigured;
   if (health_.kafka) {
     const FollowerHealth state = health_.kafka();
     ok = ok && state.ok;
     kafka_word = word(state.ok);
-    lags += follower_lag("kafka_lag", state);
+    more += follower_lag("kafka_lag", state);
+    // No text of others: a topic's name is letters, digits and `._-`.
+    if (!state.problem.empty()) more += fmt::format(R"(,"kafka_problem":"{}")", state.problem);
+  }
+  if (health_.receipts) {
+    const ReceiptCounts receipts = health_.receipts();
+    more += fmt::format(R"(,"receipts":{{"journal":{},"broker":{},"waiting":{}}})", receipts.journal,
+                        receipts.broker, receipts.waiting);
   }
   if (health_.writer) {
     const WriterHealth state = health_.writer();
     ok = ok && state.ok;
-    lags +=
+    more +=
         fmt::format(R"(,"writer_lag":{{"records":{},"seconds":{}}})", state.lag_records, state.lag_seconds);
   }
   const std::string body = fmt::format(
       R"({{"status":"{}","database":"{}","redis":"{}","kafka":"{}","journal":"{}","version":"{}",)"
       R"("fleet":{}{}}})",
       ok ? "ok" : "degraded", word(database), redis_word, kafka_word, journal_word, KAVACH_VERSION, fleet,
-      lags);
+      more);
   exchange.answer({.body = body});
 }
 

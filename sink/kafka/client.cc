@@ -91,7 +91,8 @@ Result<KafkaConf> producer_conf(const KafkaOptions& options) {
   builder.set("message.timeout.ms", "0");
   builder.set("compression.type", options.compression);
   builder.set("linger.ms", std::to_string(static_cast<double>(options.linger_us) / 1000.0));
-  builder.set("message.max.bytes", std::to_string(options.record_bytes_max));
+  builder.set("message.max.bytes", std::to_string(options.record_bytes_max + kRecordOverheadBytes));
+  builder.set("batch.size", std::to_string(options.batch_bytes_max));
   builder.set("queue.buffering.max.kbytes", std::to_string((options.in_flight_bytes_max + kKiB - 1) / kKiB));
   // The partition that Java producers choose for a key.
   builder.set("partitioner", "murmur2_random");

@@ -28,10 +28,14 @@ struct KafkaOptions {
   std::string compression = "lz4";  // none, lz4, zstd
   std::int64_t linger_us = 5'000;
   std::int64_t in_flight_bytes_max = 64 << 20;  // handed over and not acknowledged; rounded up to KiB
-  std::int64_t record_bytes_max = 1'000'000;    // before compression
+  std::int64_t record_bytes_max = 1'000'000;    // one record's value, before compression
+  std::int64_t batch_bytes_max = 1'000'000;     // records that go to a partition together, likewise
   // Of members of a group: after this long without a sign of one the others take over.
   std::int64_t session_timeout_us = 45'000'000;
 };
+
+// Beside a record's value: its key, and its headers with the reason of a dead letter.
+inline constexpr std::int64_t kRecordOverheadBytes = 16 << 10;
 
 struct KafkaConfDestroyer {
   void operator()(rd_kafka_conf_s* conf) const noexcept;

@@ -20,6 +20,7 @@
 #include <string>
 #include <string_view>
 
+#include "engine/bounds.h"
 #include "engine/event.h"
 #include "engine/ids.h"
 #include "engine/result.h"
@@ -31,6 +32,12 @@ inline constexpr std::string_view kOrgHeader = "org_id";
 inline constexpr std::string_view kEventHeader = "event_id";
 inline constexpr std::string_view kNodeHeader = "node_id";
 inline constexpr std::string_view kVersionHeader = "schema_version";
+
+// The longest line. A text has a bound in characters, of which each takes six bytes of JSON at most; the rest
+// are names, numbers and times. So it is not a body's length that a topic has to take.
+inline constexpr std::size_t kLineBytesMax =
+    6 * (4 * bounds::kNameCharsMax + bounds::kProviderCharsMax + bounds::kPromptCharsMax) + 1024;
+static_assert(kLineBytesMax <= (20 << 10), "as the help of kafka.record_bytes_max says");
 
 // Appends to `out` the value of a record with events of `batch` from `first` on, until there are `events_max`
 // of them or the next one would pass `bytes_max`; at least one. Returns how many. The caller keeps `out`, so

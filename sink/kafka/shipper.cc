@@ -1,6 +1,7 @@
 #include "sink/kafka/shipper.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <librdkafka/rdkafka.h>
 #include <unistd.h>
 
@@ -17,14 +18,27 @@
 namespace kavach::sink {
 namespace {
 
-// How long the thread sleeps at most when nothing is durable or under way.
+// How long the thread sleeps at most when nothing is durable or under way; it is woken by frames and reports.
 constexpr std::int64_t kIdleWait = kMicrosPerSecond;
-// For a report while records are under way: so late are new frames seen at most.
+// For a report when there is no room for more.
 constexpr int kReportWaitMs = 5;
 // Between two writes of the position, which sync.
 constexpr MonoMicros kSaveEvery = 200 * kMicrosPerMilli;
 // A broker that has acknowledged nothing for this long counts as away.
 constexpr MonoMicros kAwayAfter = 5 * kMicrosPerSecond;
+// After records were refused as too large, until it is tried whether they still are.
+constexpr MonoMicros kSmallFor = 600 * kMicrosPerSecond;
+// Between two tries of an event that alone is too large, each of which sends its batch.
+constexpr MonoMicros kStuckPause = 10 * kMicrosPerSecond;
+
+// A topic refuses too large a record, or too many in a request.
+bool is_too_large(rd_kafka_resp_err_t error) {
+  return error == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE || error == RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE;
+}
+
+std::int64_t full_batch_bytes(const KafkaOptions& options) {
+  return std::max(options.batch_bytes_max, options.record_bytes_max);
+}
 
 // --- the remembered position -------------------------------------------------------------------------------
 
@@ -83,7 +97,8 @@ Result<std::uint64_t> shipped_position(const std::string& directory, const Uuid&
 
 class KafkaShipper::Producer {
  public:
-  static Result<std::unique_ptr<Producer>> create(const KafkaOptions& options) {
+  // Whoever waits for the journal is woken by reports too.
+  static Result<std::unique_ptr<Producer>> create(const KafkaOptions& options, Journal& journal) {
     auto conf = producer_conf(options);
     if (!conf) return conf.error();
     rd_kafka_conf_set_events(conf->get(), RD_KAFKA_EVENT_DR);
@@ -91,9 +106,10 @@ class KafkaShipper::Producer {
     rd_kafka_t* const made = rd_kafka_new(RD_KAFKA_PRODUCER, conf->get(), why, sizeof why);
     if (made == nullptr) return failure(std::string("Kafka: ") + why);
     static_cast<void>(conf->release());  // rd_kafka_new() has taken it
-    return std::unique_ptr<Producer>(new Producer(made));
+    return std::unique_ptr<Producer>(new Producer(made, journal));
   }
   ~Producer() {
+    rd_kafka_queue_cb_event_enable(reports_, nullptr, nullptr);
     rd_kafka_purge(kafka_, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
     rd_kafka_queue_destroy(reports_);
     rd_kafka_destroy(kafka_);
@@ -105,7 +121,10 @@ class KafkaShipper::Producer {
   rd_kafka_queue_t* reports() const { return reports_; }
 
  private:
-  explicit Producer(rd_kafka_t* kafka) : kafka_(kafka), reports_(rd_kafka_queue_get_main(kafka)) {}
+  Producer(rd_kafka_t* kafka, Journal& journal) : kafka_(kafka), reports_(rd_kafka_queue_get_main(kafka)) {
+    rd_kafka_queue_cb_event_enable(
+        reports_, [](rd_kafka_t*, void* opaque) { static_cast<Journal*>(opaque)->interrupt(); }, &journal);
+  }
   rd_kafka_t* const kafka_;
   rd_kafka_queue_t* const reports_;
 };
@@ -119,7 +138,11 @@ void KafkaShipperMetrics::add_to(MetricsRegistry& registry) const {
 }
 
 KafkaShipper::KafkaShipper(Journal& journal, const KafkaShipperOptions& options)
-    : journal_(journal), options_(options), node_(journal.id().text()), follower_(journal) {}
+    : journal_(journal),
+      options_(options),
+      node_(journal.id().text()),
+      batch_bytes_(full_batch_bytes(options.kafka)),
+      follower_(journal) {}
 
 Result<std::unique_ptr<KafkaShipper>> KafkaShipper::create(Journal& journal,
                                                            const KafkaShipperOptions& options) {
@@ -143,8 +166,9 @@ Result<std::unique_ptr<KafkaShipper>> KafkaShipper::create(Journal& journal,
   made->acknowledged_seq_ = made->saved_seq_ = *position;
   made->metrics_.position.set(static_cast<std::int64_t>(*position));
   // What is wrong with the settings is said at the start.
-  auto producer = Producer::create(options.kafka);
+  auto producer = Producer::create(options.kafka, journal);
   if (!producer) return producer.error();
+  made->progress_.publish(*position, *position, system_clock().mono());
   return made;
 }
 
@@ -152,7 +176,8 @@ KafkaShipper::~KafkaShipper() {
   stop(0);
 }
 
-void KafkaShipper::start() {
+void KafkaShipper::start(Wake wake) {
+  wake_ = std::move(wake);
   journal_.release(acknowledged_seq_);
   follower_.start("kafka shipper", [this] { run(); });
 }
@@ -175,26 +200,42 @@ void KafkaShipper::run() {
   while (!ended_) {
     if (failed_) {
       producer_.reset();
-      follower_.back_off();
+      if (stuck_seq_ != 0) {
+        follower_.pause(kStuckPause);
+      } else if (!std::exchange(is_smaller_, false)) {
+        follower_.back_off();
+      }
       failed_ = false;
+    }
+    const bool wants_full_size =
+        batch_bytes_ < full_batch_bytes(options_.kafka) && system_clock().mono() >= full_size_at_;
+    if (wants_full_size && pending_.empty()) {
+      batch_bytes_ = full_batch_bytes(options_.kafka);
+      producer_.reset();
     }
     if (producer_ == nullptr && !begin_again()) break;
     const bool more = journal_.durable_seq() > sent_seq_;
-    const bool room = in_flight_bytes_ < options_.kafka.in_flight_bytes_max;
+    // Behind an event that is refused nothing is sent: it would be sent again with every try.
+    const bool may_send = stuck_seq_ != 0 || wants_full_size ? pending_.empty() : true;
+    const bool room = may_send && in_flight_bytes_ < options_.kafka.in_flight_bytes_max;
     if (more && room) {
       if (!send_frame()) break;
-      take_reports(0);
-    } else {
-      take_reports(pending_.empty() ? 0 : kReportWaitMs);
     }
+    take_reports(more && !room ? kReportWaitMs : 0);
     advance();
     if (acknowledged_seq_ > saved_seq_ && system_clock().mono() >= next_save_) save_position();
     const bool idle = pending_.empty() && journal_.durable_seq() <= sent_seq_;
     if (follower_.time_is_up() || (follower_.stopping() && idle)) break;
-    if (idle) journal_.wait_beyond(sent_seq_, acknowledged_seq_ > saved_seq_ ? kSaveEvery : kIdleWait);
+    if (!more && !failed_) wait();
   }
   if (acknowledged_seq_ > saved_seq_) save_position();
   producer_.reset();
+}
+
+// Until there is a frame, a report, or something else to do.
+void KafkaShipper::wait() {
+  const bool must_look = acknowledged_seq_ > saved_seq_ || follower_.stopping();
+  journal_.wait_beyond(sent_seq_, must_look ? kSaveEvery : kIdleWait);
 }
 
 // A new producer, and everything behind the position once more. False: it cannot go on.
@@ -203,7 +244,9 @@ bool KafkaShipper::begin_again() {
   in_flight_bytes_ = 0;
   sent_seq_ = acknowledged_seq_;
   auto reader = JournalReader::open(options_.journal_directory, sent_seq_, options_.on_corruption);
-  auto producer = Producer::create(options_.kafka);
+  KafkaOptions kafka = options_.kafka;
+  kafka.batch_bytes_max = batch_bytes_;
+  auto producer = Producer::create(kafka, journal_);
   if (!reader || !producer) {
     const Failure& why = !reader ? reader.error() : producer.error();
     if (why.retryable || reader.has_value()) {
@@ -242,23 +285,26 @@ bool KafkaShipper::send_frame() {
     give_up("frame " + std::to_string((*entry)->seq) + " cannot be decoded: written by a newer version?");
     return false;
   }
-  Pending& pending = pending_.emplace_back(Pending{.seq = (*entry)->seq,
-                                                   .records_left = batch_.events.size(),
-                                                   .received_at = batch_.received_at,
-                                                   .sent_at = now});
+  Pending& pending = pending_.emplace_back(
+      Pending{.seq = (*entry)->seq, .records_left = 1, .received_at = batch_.received_at, .sent_at = now});
   org_ = batch_.org_id.text();
-  for (std::uint32_t i = 0; i < batch_.events.size(); ++i) {
-    if (!send_event(i, pending)) return true;
+  for (std::size_t first = 0; first < batch_.events.size();) {
+    const std::size_t sent = send_record(first, pending);
+    if (sent == 0) return true;
+    first += sent;
   }
+  --pending.records_left;
   sent_seq_ = pending.seq;
   return true;
 }
 
-// Waits for room in librdkafka's queue where it has to. False: failed, or there is no time left.
-bool KafkaShipper::send_event(std::uint32_t index, Pending& pending) {
+// Returns how many events it took. Waits for room in librdkafka's queue where it has to. 0: failed, or there
+// is no time left.
+std::size_t KafkaShipper::send_record(std::size_t first, Pending& pending) {
   value_.clear();
-  encode_record(batch_, index, 1, static_cast<std::size_t>(options_.kafka.record_bytes_max), value_);
-  const std::string id = event_id(batch_.id, index).text();
+  const auto bytes_max = static_cast<std::size_t>(std::min(options_.kafka.record_bytes_max, batch_bytes_));
+  const std::size_t events = encode_record(batch_, first, options_.record_events_max, bytes_max, value_);
+  const std::string id = event_id(batch_.id, static_cast<std::uint32_t>(first)).text();
   for (;;) {
     const auto error = rd_kafka_producev(
         **producer_, RD_KAFKA_V_TOPIC(options_.topic.c_str()), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
@@ -271,15 +317,20 @@ bool KafkaShipper::send_event(std::uint32_t index, Pending& pending) {
                           static_cast<ssize_t>(kSchemaVersion.size())),
         RD_KAFKA_V_END);
     if (error == RD_KAFKA_RESP_ERR_NO_ERROR) break;
+    if (is_too_large(error)) {
+      refused_as_too_large(value_, pending.seq);
+      return 0;
+    }
     if (error != RD_KAFKA_RESP_ERR__QUEUE_FULL) {
       fail(rd_kafka_err2str(error));
-      return false;
+      return 0;
     }
     take_reports(kReportWaitMs);
-    if (failed_ || follower_.time_is_up()) return false;
+    if (failed_ || follower_.time_is_up()) return 0;
   }
+  ++pending.records_left;
   in_flight_bytes_ += static_cast<std::int64_t>(value_.size());
-  return true;
+  return events;
 }
 
 void KafkaShipper::take_reports(int wait_ms) {
@@ -287,6 +338,11 @@ void KafkaShipper::take_reports(int wait_ms) {
   while (rd_kafka_event_t* const event = rd_kafka_queue_poll(producer_->reports(), wait_ms)) {
     while (const rd_kafka_message_t* const message = rd_kafka_event_message_next(event)) {
       in_flight_bytes_ -= static_cast<std::int64_t>(message->len);
+      if (is_too_large(message->err)) {
+        refused_as_too_large({static_cast<const char*>(message->payload), message->len},
+                             static_cast<Pending*>(message->_private)->seq);
+        continue;
+      }
       if (message->err != RD_KAFKA_RESP_ERR_NO_ERROR) {
         fail(rd_kafka_err2str(message->err));
         continue;
@@ -310,9 +366,17 @@ void KafkaShipper::advance() {
   }
   oldest_received_at_ = pending_.empty() ? 0 : pending_.front().received_at;
   oldest_sent_at_ = pending_.empty() ? 0 : pending_.front().sent_at;
+  progress_.publish(acknowledged_seq_, journal_.durable_seq(), system_clock().mono());
+  progress_.wake_waiting(wake_);
   if (!moved) return;
+  progress_.set_stopped(false);
   follower_.succeeded();
   broken_ = false;
+  if (stuck_seq_ != 0 && acknowledged_seq_ >= stuck_seq_) {
+    stuck_seq_ = 0;
+    set_problem({});
+    full_size_at_ = system_clock().mono();
+  }
   if (std::exchange(is_complaining_, false)) log::info("kafka: records are acknowledged again");
 }
 
@@ -333,14 +397,49 @@ void KafkaShipper::fail(const std::string& why) {
   if (failed_) return;
   failed_ = true;
   broken_ = true;
+  progress_.set_stopped(true);
   metrics_.failures.add();
   if (!std::exchange(is_complaining_, true))
     log::error("kafka: records are not taken, the journal keeps them: {}", why);
 }
 
+// The refused record may have gone together with others, as many as batch_bytes_ allows.
+void KafkaShipper::refused_as_too_large(std::string_view value, std::uint64_t seq) {
+  if (failed_) return;  // one step at a time: what went with it is refused too
+  const auto bytes = static_cast<std::int64_t>(value.size());
+  full_size_at_ = system_clock().mono() + kSmallFor;
+  const bool is_one_event = value.find('\n') == std::string_view::npos;
+  if (is_one_event && bytes >= batch_bytes_) {
+    stuck_seq_ = seq;
+    const std::string why = fmt::format(
+        "topic {} refuses a single event of {} bytes as too large: raise its max.message.bytes (for events "
+        "of "
+        "every length to {}) or the brokers' message.max.bytes",
+        options_.topic, bytes, kLineBytesMax + static_cast<std::size_t>(kRecordOverheadBytes));
+    set_problem(why);
+    return fail(why);
+  }
+  failed_ = is_smaller_ = true;
+  metrics_.failures.add();
+  log::warning("kafka: topic {} refuses {} bytes as too large (its max.message.bytes), half as much is tried",
+               options_.topic, batch_bytes_);
+  batch_bytes_ /= 2;
+}
+
+std::string KafkaShipper::problem() const {
+  const std::lock_guard lock(problem_mutex_);
+  return problem_;
+}
+
+void KafkaShipper::set_problem(std::string text) {
+  const std::lock_guard lock(problem_mutex_);
+  problem_ = std::move(text);
+}
+
 // Damage, or a bug: going on would lose events in silence. What is not acknowledged stays in the journal.
 void KafkaShipper::give_up(const std::string& reason) {
   ended_ = true;
+  progress_.set_stopped(true);
   log::error("kafka: stopped behind frame {}, nothing more is sent until a restart: {}", acknowledged_seq_,
              reason);
 }

@@ -2,6 +2,7 @@
 
 #include <librdkafka/rdkafka.h>
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -34,6 +35,12 @@ Result<NewTopic> new_topic(const TopicPlan& plan) {
   if (topic == nullptr) return refused(plan.name, why);
   const std::string retention = std::to_string(plan.retention_ms);
   if (plan.retention_ms > 0) rd_kafka_NewTopic_set_config(topic.get(), "retention.ms", retention.c_str());
+  // What brokers take by default, and what a record of that length is with all that belongs to it.
+  constexpr std::int64_t kDefaultBytes = 1'048'588;
+  const std::string bytes =
+      std::to_string(std::max(kDefaultBytes, plan.record_bytes_max + 2 * kRecordOverheadBytes));
+  if (plan.record_bytes_max > 0)
+    rd_kafka_NewTopic_set_config(topic.get(), "max.message.bytes", bytes.c_str());
   return topic;
 }
 

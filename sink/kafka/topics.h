@@ -16,6 +16,7 @@ struct TopicPlan {
   int partitions = 1;
   int replication = -1;  // -1: the broker's default
   std::int64_t retention_ms = 0;
+  std::int64_t record_bytes_max = 0;  // 0: the broker's default
 };
 
 struct TopicOutcome {

@@ -1,45 +1,28 @@
 """From the journal into a real Kafka: what was acknowledged is in the topic, whatever happens on the way."""
 
 import json
+import secrets
 import threading
 import uuid
 from collections import Counter
 
 import pytest
 
-from support.kafka import KafkaServer
+from support.kafka import KafkaServer, kafka_settings
 from support.kavachd import event, wait_until
 
 
-@pytest.fixture
-def own_kafka(tmp_path):
-    """One that a test may hurt."""
-    with KafkaServer(tmp_path / "kafka") as server:
-        yield server
-
-
-def settings(kafka: KafkaServer, **more) -> dict:
-    return {
-        "kafka.brokers": kafka.address, "kafka.topic": f"events-{uuid.uuid4().hex[:12]}",
-        "kafka.dlq_topic": f"dlq-{uuid.uuid4().hex[:12]}", "kafka.alerts_topic": f"alerts-{uuid.uuid4().hex[:12]}",
-        "quota.burst_mode": "shadow", "quota.daily_mode": "shadow", "quota.agents_mode": "shadow",
-    } | more
-
-
-@pytest.fixture
-def make_kafka_node(make_node):
-    def make(kafka: KafkaServer, **more):
-        node = make_node(settings(kafka, **more), start=False)
-        node.folder.mkdir(parents=True, exist_ok=True)
-        node.write_config()
-        node.command("topics", "create")
-        return node.start()
-
-    return make
+# Of a batch's UUIDv7 the bits that count its events (engine/ids.h).
+RAND_A_AT = 64
 
 
 def lag(node) -> dict:
     return node.request("GET", "/v1/status").json()["kafka_lag"]
+
+
+def hexadecimal(chars: int) -> str:
+    """Random, so that no compression makes much less of it."""
+    return secrets.token_hex(chars // 2)
 
 
 def wait_until_shipped(node) -> None:
@@ -50,9 +33,10 @@ def keys_in(kafka: KafkaServer, node) -> Counter:
     """Idempotency keys of the topic's events, each event id once."""
     by_id = {}
     for record in kafka.records(node.settings["kafka.topic"]):
-        value = json.loads(record.value)
-        by_id.setdefault(record.header("event_id"), value["idempotency_key"])
-        assert by_id[record.header("event_id")] == value["idempotency_key"]
+        for index, line in enumerate(record.value.splitlines()):
+            event_id = uuid.UUID(record.header("event_id").decode()).int + (index << RAND_A_AT)
+            key = json.loads(line)["idempotency_key"]
+            assert by_id.setdefault(event_id, key) == key
     return Counter(by_id.values())
 
 
@@ -101,7 +85,7 @@ def check_all_there(kafka, node, load: Load) -> None:
 
 
 def test_topics_are_made_once(kafka, make_node):
-    node = make_node(settings(kafka, **{"kafka.partitions": 5}), start=False)
+    node = make_node(kafka_settings(kafka, **{"kafka.partitions": 5}), start=False)
     node.folder.mkdir(parents=True, exist_ok=True)
     node.write_config()
     names = [node.settings[f"kafka.{name}"] for name in ("topic", "dlq_topic", "alerts_topic")]
@@ -182,9 +166,65 @@ def test_a_broker_that_is_away_delays_and_loses_nothing(own_kafka, make_kafka_no
 
 
 def test_a_topic_that_is_missing_is_waited_for(own_kafka, make_node):
-    node = make_node(settings(own_kafka))
+    node = make_node(kafka_settings(own_kafka))
     assert node.post([event()]).status == 202
     wait_until(lambda: node.request("GET", "/v1/status").json()["kafka"] == "down", "the status says so")
     node.command("topics", "create")
     wait_until_shipped(node)
     assert sum(keys_in(own_kafka, node).values()) == 1
+
+
+def test_topics_take_the_longest_record(kafka, make_kafka_node):
+    node = make_kafka_node(kafka, **{"kafka.record_bytes_max": 4_000_000})
+    for topic in ("kafka.topic", "kafka.dlq_topic"):
+        assert int(kafka.topic_setting(node.settings[topic], "max.message.bytes")) > 4_000_000
+
+
+def test_events_of_a_batch_share_records_if_so_wanted(kafka, make_kafka_node):
+    node = make_kafka_node(kafka, **{"kafka.record_events_max": 30, "kafka.record_bytes_max": 65_536})
+    small, large = [event() for _ in range(70)], [event(prompt=hexadecimal(2_000)) for _ in range(70)]
+    for events in (small, large):
+        assert node.post(events).status == 202
+    wait_until_shipped(node)
+    records = kafka.records(node.settings["kafka.topic"])
+    assert max(len(record.value) for record in records) <= 65_536
+    counts = [len(record.value.splitlines()) for record in records]
+    assert max(counts) == 30
+    assert sum(counts) == 140
+    assert keys_in(kafka, node) == Counter(sent["idempotency_key"] for sent in small + large)
+
+
+def small_topic(kafka, make_node, bytes_max: int, **more):
+    node = make_node(kafka_settings(kafka, **more), start=False)
+    kafka.create_topic(node.settings["kafka.topic"], max_message_bytes=bytes_max)
+    return node.start()
+
+
+def test_what_a_topic_refuses_as_too_large_is_sent_in_smaller_pieces(kafka, make_node):
+    node = small_topic(kafka, make_node, 20_000, **{"kafka.record_events_max": 1_000})
+    sent = [event(prompt=hexadecimal(1_000)) for _ in range(300)]
+    for first in range(0, 300, 100):
+        assert node.post(sent[first:first + 100]).status == 202
+    wait_until_shipped(node)
+    assert keys_in(kafka, node) == Counter(made["idempotency_key"] for made in sent)
+    assert "max.message.bytes" in node.log()
+    assert node.request("GET", "/v1/status").json()["kafka"] == "ok"
+
+
+def test_an_event_that_is_too_large_for_the_topic_is_said_and_waited_with(kafka, make_node):
+    node = small_topic(kafka, make_node, 1_500)
+    sent = [event(), event(prompt=hexadecimal(2_000)), event()]
+    for made in sent:
+        assert node.post([made]).status == 202
+    status = wait_until(lambda: (found := node.request("GET", "/v1/status").json()).get("kafka_problem") and found, "it says so")
+    assert status["kafka"] == "down"
+    assert node.settings["kafka.topic"] in status["kafka_problem"]
+    assert "max.message.bytes" in status["kafka_problem"]
+    answer = node.post([event()])
+    assert (answer.status, answer.headers["kavach-receipt"]) == (202, "journal")
+    kafka.change_topic(node.settings["kafka.topic"], max_message_bytes=100_000)
+    wait_until_shipped(node)
+    assert keys_in(kafka, node).keys() >= {made["idempotency_key"] for made in sent}
+    status = node.request("GET", "/v1/status").json()
+    assert status["kafka"] == "ok"
+    assert "kafka_problem" not in status

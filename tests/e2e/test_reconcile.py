@@ -185,7 +185,7 @@ def shipping(kafka, make_node):
     node.command("topics", "create")
     node.start()
     send(node, 120)
-    wait_until(lambda: node.request("GET", "/v1/status").json()["kafka_lag"]["batches"] == 0, "all is in Kafka")
+    wait_until(lambda: node.request("GET", "/v1/status").json()["kafka_lag"]["events"] == 0, "all is in Kafka")
     wait_until(lambda: node.metric("kavach_kafka_position") == 2, "the position is remembered")
     return node
 

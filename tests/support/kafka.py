@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 
 from support.kavachd import PATIENCE_S, ROOT, hold_port, wait_until
 from support.server import Server
@@ -30,6 +30,15 @@ class Record:
     def header(self, name: str) -> bytes | None:
         """The first of that name."""
         return next((value for own, value in self.headers if own == name), None)
+
+
+def kafka_settings(kafka: "KafkaServer", **more) -> dict:
+    """Of a kavachd that uses it, with topics of its own and without limits."""
+    return {
+        "kafka.brokers": kafka.address, "kafka.topic": f"events-{uuid.uuid4().hex[:12]}",
+        "kafka.dlq_topic": f"dlq-{uuid.uuid4().hex[:12]}", "kafka.alerts_topic": f"alerts-{uuid.uuid4().hex[:12]}",
+        "quota.burst_mode": "shadow", "quota.daily_mode": "shadow", "quota.agents_mode": "shadow",
+    } | more
 
 
 @dataclass
@@ -101,6 +110,21 @@ class KafkaServer(Server):
         admin.create_topics([topic], request_timeout=PATIENCE_S)[name].result(PATIENCE_S)
         wait_until(lambda: self.topics().get(name) == partitions, f"topic {name} is there")
         return name
+
+    def change_topic(self, name: str, **config) -> None:
+        """As in create_topic()."""
+        changes = [
+            ConfigEntry(key.replace("_", "."), str(value), incremental_operation=AlterConfigOpType.SET)
+            for key, value in config.items()
+        ]
+        resource = ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=changes)
+        admin = self._admin()
+        admin.incremental_alter_configs([resource])[resource].result(PATIENCE_S)
+
+    def topic_setting(self, name: str, setting: str) -> str:
+        resource = ConfigResource(ConfigResource.Type.TOPIC, name)
+        admin = self._admin()
+        return admin.describe_configs([resource])[resource].result(PATIENCE_S)[setting].value
 
     def delete_topic(self, name: str) -> None:
         admin = self._admin()

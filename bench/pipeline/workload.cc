@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 #include <stdlib.h>
 
+#include <chrono>
 #include <filesystem>
 #include <stdexcept>
+#include <thread>
 #include <utility>
 
 namespace kavach::bench {
@@ -102,7 +104,11 @@ FilledJournal::FilledJournal(const std::string& directory, const Workload& workl
     sink::encode_batch(workload.batches()[i], {}, frames_[i].payload);
     frames_[i].events = static_cast<std::uint32_t>(workload.batches()[i].events.size());
     frames_[i].seal();
-    if (!journal_->submit(0, &frames_[i])) throw std::runtime_error("the journal takes no more");
+    while (!journal_->submit(0, &frames_[i])) {
+      if (!journal_->healthy()) throw std::runtime_error("the journal takes no more");
+      journal_->flush(0);
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
   }
   journal_->flush(0);
   for (std::size_t seen = delivered_; seen < frames_.size(); seen = delivered_) delivered_.wait(seen);

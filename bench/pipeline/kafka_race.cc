@@ -27,6 +27,10 @@ struct KafkaDestroyer {
   void operator()(rd_kafka_t* kafka) const noexcept { rd_kafka_destroy(kafka); }
 };
 using Kafka = std::unique_ptr<rd_kafka_t, KafkaDestroyer>;
+struct TopicDestroyer {
+  void operator()(rd_kafka_topic_t* topic) const noexcept { rd_kafka_topic_destroy(topic); }
+};
+using Topic = std::unique_ptr<rd_kafka_topic_t, TopicDestroyer>;
 
 void check(rd_kafka_resp_err_t error) {
   if (error != RD_KAFKA_RESP_ERR_NO_ERROR) throw std::runtime_error(rd_kafka_err2str(error));
@@ -117,13 +121,14 @@ Leg run_raw(const sink::KafkaOptions& options, const Workload& workload) {
     ++(message->err == RD_KAFKA_RESP_ERR_NO_ERROR ? counts.acknowledged : counts.failed);
   });
   const Kafka kafka = make_producer(std::move(conf));
+  const Topic handle(rd_kafka_topic_new(kafka.get(), topic.c_str(), nullptr));
   for (std::size_t i = 0; i < records.size(); ++i) {
     const ReadyRecord& record = records[i];
     const std::string& org = orgs[record.batch];
     char* const value = values.data() + record.offset;
     for (;;) {
       const auto error = rd_kafka_producev(
-          kafka.get(), RD_KAFKA_V_TOPIC(topic.c_str()), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
+          kafka.get(), RD_KAFKA_V_RKT(handle.get()), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
           RD_KAFKA_V_KEY(org.data(), org.size()), RD_KAFKA_V_VALUE(value, record.size),
           RD_KAFKA_V_TIMESTAMP(workload.batches()[record.batch].received_at / kMicrosPerMilli),
           RD_KAFKA_V_HEADER(sink::kOrgHeader.data(), org.data(), static_cast<ssize_t>(org.size())),

@@ -19,7 +19,7 @@
 namespace kavach::bench {
 
 struct WorkloadOptions {
-  std::size_t events = 300'000;
+  std::size_t events = 200'000;
   std::size_t batch_events = 100;
   std::size_t orgs = 32;
 };

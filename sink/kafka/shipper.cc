@@ -98,7 +98,8 @@ Result<std::uint64_t> shipped_position(const std::string& directory, const Uuid&
 class KafkaShipper::Producer {
  public:
   // Whoever waits for the journal is woken by reports too.
-  static Result<std::unique_ptr<Producer>> create(const KafkaOptions& options, Journal& journal) {
+  static Result<std::unique_ptr<Producer>> create(const KafkaOptions& options, const std::string& topic,
+                                                  Journal& journal) {
     auto conf = producer_conf(options);
     if (!conf) return conf.error();
     rd_kafka_conf_set_events(conf->get(), RD_KAFKA_EVENT_DR);
@@ -106,11 +107,18 @@ class KafkaShipper::Producer {
     rd_kafka_t* const made = rd_kafka_new(RD_KAFKA_PRODUCER, conf->get(), why, sizeof why);
     if (made == nullptr) return failure(std::string("Kafka: ") + why);
     static_cast<void>(conf->release());  // rd_kafka_new() has taken it
-    return std::unique_ptr<Producer>(new Producer(made, journal));
+    rd_kafka_topic_t* const handle = rd_kafka_topic_new(made, topic.c_str(), nullptr);
+    if (handle == nullptr) {
+      const std::string refusal = rd_kafka_err2str(rd_kafka_last_error());
+      rd_kafka_destroy(made);
+      return failure("Kafka: topic " + topic + ": " + refusal);
+    }
+    return std::unique_ptr<Producer>(new Producer(made, handle, journal));
   }
   ~Producer() {
     rd_kafka_queue_cb_event_enable(reports_, nullptr, nullptr);
     rd_kafka_purge(kafka_, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
+    rd_kafka_topic_destroy(topic_);
     rd_kafka_queue_destroy(reports_);
     rd_kafka_destroy(kafka_);
   }
@@ -118,14 +126,17 @@ class KafkaShipper::Producer {
   Producer& operator=(const Producer&) = delete;
 
   rd_kafka_t* operator*() const { return kafka_; }
+  rd_kafka_topic_t* topic() const { return topic_; }
   rd_kafka_queue_t* reports() const { return reports_; }
 
  private:
-  Producer(rd_kafka_t* kafka, Journal& journal) : kafka_(kafka), reports_(rd_kafka_queue_get_main(kafka)) {
+  Producer(rd_kafka_t* kafka, rd_kafka_topic_t* topic, Journal& journal)
+      : kafka_(kafka), topic_(topic), reports_(rd_kafka_queue_get_main(kafka)) {
     rd_kafka_queue_cb_event_enable(
         reports_, [](rd_kafka_t*, void* opaque) { static_cast<Journal*>(opaque)->interrupt(); }, &journal);
   }
   rd_kafka_t* const kafka_;
+  rd_kafka_topic_t* const topic_;  // found once, not by its name for every record
   rd_kafka_queue_t* const reports_;
 };
 
@@ -166,7 +177,7 @@ Result<std::unique_ptr<KafkaShipper>> KafkaShipper::create(Journal& journal,
   made->acknowledged_seq_ = made->saved_seq_ = *position;
   made->metrics_.position.set(static_cast<std::int64_t>(*position));
   // What is wrong with the settings is said at the start.
-  auto producer = Producer::create(options.kafka, journal);
+  auto producer = Producer::create(options.kafka, options.topic, journal);
   if (!producer) return producer.error();
   made->progress_.publish(*position, *position, system_clock().mono());
   return made;
@@ -246,7 +257,7 @@ bool KafkaShipper::begin_again() {
   auto reader = JournalReader::open(options_.journal_directory, sent_seq_, options_.on_corruption);
   KafkaOptions kafka = options_.kafka;
   kafka.batch_bytes_max = batch_bytes_;
-  auto producer = Producer::create(kafka, journal_);
+  auto producer = Producer::create(kafka, options_.topic, journal_);
   if (!reader || !producer) {
     const Failure& why = !reader ? reader.error() : producer.error();
     if (why.retryable || reader.has_value()) {
@@ -304,14 +315,15 @@ std::size_t KafkaShipper::send_record(std::size_t first, Pending& pending) {
   value_.clear();
   const auto bytes_max = static_cast<std::size_t>(std::min(options_.kafka.record_bytes_max, batch_bytes_));
   const std::size_t events = encode_record(batch_, first, options_.record_events_max, bytes_max, value_);
-  const std::string id = event_id(batch_.id, static_cast<std::uint32_t>(first)).text();
+  char id[36];
+  event_id(batch_.id, static_cast<std::uint32_t>(first)).write_text(id);
   for (;;) {
     const auto error = rd_kafka_producev(
-        **producer_, RD_KAFKA_V_TOPIC(options_.topic.c_str()), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
+        **producer_, RD_KAFKA_V_RKT(producer_->topic()), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
         RD_KAFKA_V_KEY(org_.data(), org_.size()), RD_KAFKA_V_VALUE(value_.data(), value_.size()),
         RD_KAFKA_V_TIMESTAMP(batch_.received_at / kMicrosPerMilli), RD_KAFKA_V_OPAQUE(&pending),
         RD_KAFKA_V_HEADER(kOrgHeader.data(), org_.data(), static_cast<ssize_t>(org_.size())),
-        RD_KAFKA_V_HEADER(kEventHeader.data(), id.data(), static_cast<ssize_t>(id.size())),
+        RD_KAFKA_V_HEADER(kEventHeader.data(), id, sizeof id),
         RD_KAFKA_V_HEADER(kNodeHeader.data(), node_.data(), static_cast<ssize_t>(node_.size())),
         RD_KAFKA_V_HEADER(kVersionHeader.data(), kSchemaVersion.data(),
                           static_cast<ssize_t>(kSchemaVersion.size())),

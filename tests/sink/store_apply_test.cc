@@ -78,6 +78,21 @@ TEST_CASE_FIXTURE(StoreFixture, "a batch that is applied again changes nothing, 
   CHECK(sql.integer("SELECT total_events FROM agents") == 2);
 }
 
+TEST_CASE_FIXTURE(StoreFixture, "what is new is stored beside what is not, with keys or without") {
+  const Batch known =
+      make_batch(1, clock.now, {make_event("a", "\"k\\1\"", clock.now), make_event("a", "", clock.now)});
+  const Batch mixed = make_batch(2, clock.now,
+                                 {make_event("a", "{k,2}", clock.now), make_event("a", "\"k\\1\"", clock.now),
+                                  make_event("a", "", clock.now)});
+  apply(known, 1);
+  const ApplyOutcome outcome = Sql::must(store->apply(std::vector<Batch>{known, mixed}, kJournal, 2));
+  CHECK(outcome.stored == 2);
+  CHECK(outcome.duplicates == 3);
+  CHECK(sql.integer("SELECT COUNT(*) FROM events") == 4);
+  CHECK(sql.integer("SELECT COUNT(*) FROM dedup_keys") == 2);
+  CHECK(sql.integer("SELECT events FROM usage_hourly") == 4);
+}
+
 TEST_CASE_FIXTURE(StoreFixture,
                   "a frame that is read again after its keys were forgotten is still recognised") {
   const Batch batch = make_batch(1, clock.now, {make_event("a", "key", clock.now)});

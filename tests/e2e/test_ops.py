@@ -46,6 +46,7 @@ def test_the_status_names_every_part(shared):
         "journal": "ok",
         "version": version,
         "fleet": None,
+        "store_lag": {"events": 0, "bytes": 0, "seconds": 0.0},
     }
 
 

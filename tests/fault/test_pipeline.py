@@ -227,9 +227,9 @@ def test_a_full_disk_refuses_for_a_while_and_loses_nothing(make_pipeline, tmp_pa
                 acknowledged = len(fleet.acknowledged)
                 wait_until(lambda: len(fleet.acknowledged) > acknowledged + 10, "batches are taken again")
         pipeline.wait_until_stored()
+        pipeline.reconcile()
         assert node.stop() == 0
     fleet.check()
-    pipeline.reconcile()
 
 
 def test_a_backlog_at_its_bound_refuses_until_kafka_is_back(make_pipeline, kafka, seed):

@@ -65,16 +65,20 @@ class PostgresServer(Server):
             return {}
         return {"user": "postgres", "group": pwd.getpwnam("postgres").pw_gid, "extra_groups": []}
 
+    def _open_way(self) -> None:
+        """Its user must be able to reach its folder, through parents that are the tests' own: another run of pytest closes
+        them again."""
+        if os.geteuid() != 0:
+            return
+        for parent in self.folder.resolve().parents:
+            mode = parent.stat().st_mode
+            if not mode & 0o001:
+                parent.chmod(mode | 0o001)
+
     def _make(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         password_file = self.folder / "password"
         password_file.write_text(self.password + "\n")
         if os.geteuid() == 0:
-            # Its user must be able to reach its folder, through parents that are the tests' own.
-            for parent in self.folder.resolve().parents:
-                mode = parent.stat().st_mode
-                if not mode & 0o001:
-                    parent.chmod(mode | 0o001)
             shutil.chown(self.folder, "postgres")
             shutil.chown(password_file, "postgres")
         made = subprocess.run(
@@ -88,6 +92,8 @@ class PostgresServer(Server):
         if not self.port:
             self.held = hold_port()
             self.port = self.held.getsockname()[1]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._open_way()
         if not (self.folder / "data").exists():
             self._make()
         with open(self.folder / "log", "a") as log:

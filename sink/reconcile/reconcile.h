@@ -138,7 +138,7 @@ struct Report {
   bool is_clean() const noexcept;
 };
 inline constexpr std::size_t kFindingsMax = 20;      // of each kind
-inline constexpr std::size_t kSuspectsMax = 200'000;  // that are looked up one by one
+inline constexpr std::size_t kSuspectsMax = 10'000;  // that are looked up one by one
 
 Result<Report> reconcile(const Places& places, const ReconcileOptions& options);
 

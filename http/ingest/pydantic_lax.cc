@@ -169,7 +169,8 @@ std::string to_json_number(std::string_view text) {
   return number;
 }
 
-Lax<NanoDollars> cost_from_text(std::string_view text) {
+// A float's text as a number of JSON's grammar.
+Lax<std::string> number_of_text(std::string_view text) {
   // Whitespace and underscores are each taken, but not both: pydantic-core trims only on its first attempt.
   const bool separated = text.find('_') != std::string_view::npos;
   const auto plain = separated ? without_underscores(text) : std::optional<std::string>(trim(text));
@@ -184,7 +185,16 @@ Lax<NanoDollars> cost_from_text(std::string_view text) {
   // float.
   const bool has_exponent = number.find_first_of("eE") != std::string::npos;
   if (number.empty() || !is_json_number(has_exponent ? number : number + "e0")) return LaxFault::kParsing;
-  return cost_from_number(number);
+  return number;
+}
+
+Lax<NanoDollars> cost_from_text(std::string_view text) {
+  const auto number = number_of_text(text);
+  return number ? cost_from_number(*number) : Lax<NanoDollars>(number.error());
+}
+
+Lax<double> finite(double number) noexcept {
+  return std::isfinite(number) ? Lax<double>(number) : Lax<double>(LaxFault::kNotFinite);
 }
 
 // The characters of a JSON string, or the fault of having a lone surrogate.
@@ -231,6 +241,28 @@ Lax<NanoDollars> lax_cost(std::string_view value) {
       std::string scratch;
       const auto text = text_of(value, scratch);
       return text ? cost_from_text(*text) : Lax<NanoDollars>(text.error());
+    }
+    case JsonKind::kNull:
+    case JsonKind::kArray:
+    case JsonKind::kObject:
+      break;
+  }
+  return LaxFault::kType;
+}
+
+Lax<double> lax_float(std::string_view value) {
+  switch (json_kind(value)) {
+    case JsonKind::kInt:
+    case JsonKind::kFloat:
+      return finite(to_double(value));
+    case JsonKind::kBool:
+      return value == "true" ? 1.0 : 0.0;
+    case JsonKind::kString: {
+      std::string scratch;
+      const auto text = text_of(value, scratch);
+      if (!text) return text.error();
+      const auto number = number_of_text(*text);
+      return number ? finite(to_double(*number)) : Lax<double>(number.error());
     }
     case JsonKind::kNull:
     case JsonKind::kArray:

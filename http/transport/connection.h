@@ -46,6 +46,7 @@ class Connection final : public Exchange {
   void release_body() override;
   PaddedBuffer take_body() override;
   void give_back(PaddedBuffer buffer) override;
+  std::string peer() const override;
   void answer(const Response& response) override;
 
  private:

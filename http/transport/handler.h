@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "engine/padded_buffer.h"
@@ -48,6 +49,9 @@ class Exchange {
   virtual PaddedBuffer take_body() = 0;
   // A buffer from take_body(), for the pool. Before answer().
   virtual void give_back(PaddedBuffer buffer) = 0;
+
+  // The address of whoever sent it, as text; empty where that is not known.
+  virtual std::string peer() const { return {}; }
 
   // Exactly once, during handle() or later. The exchange must not be used afterwards.
   virtual void answer(const Response& response) = 0;

@@ -1,0 +1,27 @@
+#include "http/control/endpoint.h"
+
+#include <fmt/format.h>
+
+namespace kavach::http {
+
+Reply refusal(int status, std::string_view detail) {
+  return {.status = status, .body = JsonOut().begin().text("detail", detail).end().take()};
+}
+
+Reply not_found(std::string_view what) {
+  return refusal(404, fmt::format("{} not found", what));
+}
+
+Reply invalid(Call& call) {
+  return {.status = 422, .body = call.reader.take_errors()};
+}
+
+std::vector<const Endpoint*> all_endpoints() {
+  std::vector<const Endpoint*> all;
+  for (const auto table : {auth_endpoints(), key_endpoints()}) {
+    for (const Endpoint& endpoint : table) all.push_back(&endpoint);
+  }
+  return all;
+}
+
+}  // namespace kavach::http

@@ -326,12 +326,12 @@ void Reader::read_value(const Setting& setting, const toml::node& node) {
 
 void Reader::read_aliases(const std::vector<std::string>& environment) {
   for (const Setting& setting : settings()) {
-    if (setting.env_alias.empty()) continue;
-    for (const std::string& entry : environment) {
-      const std::size_t equals = entry.find('=');
-      if (equals == std::string::npos || std::string_view(entry).substr(0, equals) != setting.env_alias)
-        continue;
-      read_variable(setting, setting.env_alias, std::string_view(entry).substr(equals + 1));
+    for (const std::string_view alias : setting.env_aliases) {
+      for (const std::string& entry : environment) {
+        const std::size_t equals = entry.find('=');
+        if (equals == std::string::npos || std::string_view(entry).substr(0, equals) != alias) continue;
+        read_variable(setting, alias, std::string_view(entry).substr(equals + 1));
+      }
     }
   }
 }
@@ -383,7 +383,8 @@ void Reader::read_variable(const Setting& setting, std::string_view name, std::s
 }
 
 void Reader::check_relations() {
-  const auto& [node, engine, http, auth, ingest, quota, redis, journal, store, kafka, writer, log] = config_;
+  const auto& [node, engine, http, auth, ingest, quota, redis, journal, store, kafka, writer, control, alerts,
+               mail, log] = config_;
   const auto at_least = [&](std::string_view key, std::int64_t value, std::int64_t least,
                             std::string_view why) {
     if (value < least) problem_with(key, fmt::format("{} must be at least {}: {}", value, least, why));
@@ -412,6 +413,16 @@ void Reader::check_relations() {
   }
   if (writer.enabled && kafka.brokers.empty()) {
     problem_with("writer.enabled", "needs kafka.brokers: the writer stores what is in Kafka");
+  }
+  if (mail.kind == "smtp" && !mail.smtp_url.starts_with("smtp://") &&
+      !mail.smtp_url.starts_with("smtps://")) {
+    problem_with("mail.smtp_url", "is where mail.kind = \"smtp\" sends to: smtp://host or smtps://host");
+  }
+  if (mail.smtp_url.find('@') != std::string::npos) {
+    problem_with("mail.smtp_url", "must not hold a user: mail.smtp_user and mail.smtp_password do");
+  }
+  if (mail.kind == "resend" && mail.resend_api_key.empty()) {
+    problem_with("mail.resend_api_key", "is needed by mail.kind = \"resend\"");
   }
   if (config_.store.kind == "postgres" && config_.store.url.empty()) {
     problem_with("store.url",

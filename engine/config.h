@@ -120,6 +120,29 @@ struct Config {
     std::int64_t batch_delay_ms;    // how long the writer gathers before it stores
     std::int64_t port;              // of `kavachd writer`
   } writer;
+  struct Control {
+    std::int64_t workers;
+    std::int64_t password_hashes_max;
+    std::int64_t tries_max;
+    std::string jwt_secret;
+    std::string secret_key;  // empty: a file holds it
+  } control;
+  struct Alerts {
+    bool allow_private_targets;
+    std::string pagerduty_url;
+  } alerts;
+  struct Mail {
+    std::string kind;  // none, outbox, smtp or resend
+    std::string from;
+    std::string outbox_directory;
+    std::string smtp_url;
+    std::string smtp_security;  // starttls or none
+    std::string smtp_user;
+    std::string smtp_password;
+    std::string ca_file;
+    std::string resend_url;
+    std::string resend_api_key;
+  } mail;
   struct Log {
     std::string level;
     std::string format;  // text or json

@@ -52,6 +52,8 @@ constexpr std::array<std::string_view, 4> kSecurities{"plaintext", "ssl", "sasl_
 constexpr std::array<std::string_view, 3> kSaslMechanisms{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"};
 constexpr std::array<std::string_view, 2> kReceipts{"broker", "journal"};
 constexpr std::array<std::string_view, 2> kReceiptsWhenAway{"journal", "refuse"};
+constexpr std::array<std::string_view, 4> kMailKinds{"none", "outbox", "smtp", "resend"};
+constexpr std::array<std::string_view, 2> kSmtpSecurities{"starttls", "none"};
 constexpr std::array<std::string_view, 5> kLogLevels{"debug", "info", "warning", "error", "off"};
 constexpr std::array<std::string_view, 2> kLogFormats{"text", "json"};
 
@@ -166,10 +168,13 @@ void add_redis(std::vector<Setting>& rows) {
   using Redis = Config::Redis;
   constexpr auto kTable = &Config::redis;
   rows.push_back(
-      {"redis.url", text<kTable, &Redis::url>("", Rule::kRedisUrl), "", Reload::kRestart,
+      {"redis.url",
+       text<kTable, &Redis::url>("", Rule::kRedisUrl),
+       "",
+       Reload::kRestart,
        "Where the nodes of a fleet share their limits: redis://[user:password@]host[:port][/db], rediss:// "
        "for TLS, or unix:///path[?db=n]. Empty: this node is on its own. Also AGENTKAVACH_REDIS_URL.",
-       "AGENTKAVACH_REDIS_URL"});
+       {"AGENTKAVACH_REDIS_URL"}});
   rows.push_back({"redis.prefix", text<kTable, &Redis::prefix>("kavach:", Rule::kAny), "", Reload::kRestart,
                   "What every key in Redis begins with; the same on all nodes of a fleet."});
   rows.push_back({"redis.ca_file", text<kTable, &Redis::ca_file>("", Rule::kAny), "", Reload::kRestart,
@@ -234,10 +239,13 @@ void add_sink(std::vector<Setting>& rows) {
        "follows: for benchmarks of the front."});
   rows.push_back({"store.path", text<kStore, &Store::path>("var/kavach.db", Rule::kNotEmpty), "",
                   Reload::kRestart, "The SQLite database with orgs, keys and events."});
-  rows.push_back({"store.url", text<kStore, &Store::url>("", Rule::kPostgresUrl), "", Reload::kRestart,
+  rows.push_back({"store.url",
+                  text<kStore, &Store::url>("", Rule::kPostgresUrl),
+                  "",
+                  Reload::kRestart,
                   "The Postgres database with the same: postgres://user:password@host[:port]/database"
                   "[?sslmode=verify-full&...]. Also AGENTKAVACH_DATABASE_URL.",
-                  "AGENTKAVACH_DATABASE_URL"});
+                  {"AGENTKAVACH_DATABASE_URL"}});
   rows.push_back(
       {"store.retention_days", integer<kStore, &Store::retention_days>(0, 0, 36'500), "days",
        Reload::kRestart,
@@ -255,10 +263,13 @@ void add_kafka(std::vector<Setting>& rows) {
   using Kafka = Config::Kafka;
   constexpr auto kTable = &Config::kafka;
   rows.push_back(
-      {"kafka.brokers", text<kTable, &Kafka::brokers>("", Rule::kAny), "", Reload::kRestart,
+      {"kafka.brokers",
+       text<kTable, &Kafka::brokers>("", Rule::kAny),
+       "",
+       Reload::kRestart,
        "host:port, more after commas. Set: events go from the journal to Kafka instead of into the "
        "store. Also AGENTKAVACH_KAFKA_BOOTSTRAP_SERVERS.",
-       "AGENTKAVACH_KAFKA_BOOTSTRAP_SERVERS"});
+       {"AGENTKAVACH_KAFKA_BOOTSTRAP_SERVERS"}});
   rows.push_back({"kafka.topic", text<kTable, &Kafka::topic>("agentkavach.events", Rule::kNotEmpty), "",
                   Reload::kRestart, "Events, keyed by organization."});
   rows.push_back({"kafka.dlq_topic",
@@ -337,6 +348,80 @@ void add_writer(std::vector<Setting>& rows) {
        "one, which the log then names."});
 }
 
+void add_control(std::vector<Setting>& rows) {
+  using Control = Config::Control;
+  constexpr auto kTable = &Config::control;
+  rows.push_back({"control.workers", integer<kTable, &Control::workers>(2, 1, 64), "threads",
+                  Reload::kRestart, "Threads of the control API, each with a connection to the store."});
+  rows.push_back({"control.password_hashes_max", integer<kTable, &Control::password_hashes_max>(1, 1, 64),
+                  "threads", Reload::kRestart,
+                  "Passwords that are hashed at the same time: each takes a core for tens of ms."});
+  rows.push_back(
+      {"control.tries_max", integer<kTable, &Control::tries_max>(10, 1, 1'000'000), "tries", Reload::kRestart,
+       "Of one action (logging in, a code, registering) by one address, and for one account, within "
+       "15 minutes."});
+  rows.push_back(
+      {"control.jwt_secret",
+       text<kTable, &Control::jwt_secret>("", Rule::kSecret),
+       "",
+       Reload::kRestart,
+       "What signs the tokens of the control API, the same on all nodes of a fleet; at least 32 characters. "
+       "Empty: derived from control.secret_key. Also AGENTKAVACH_JWT_SECRET.",
+       {"AGENTKAVACH_JWT_SECRET"}});
+  rows.push_back(
+      {"control.secret_key", text<kTable, &Control::secret_key>("", Rule::kSecret), "", Reload::kRestart,
+       "What encrypts the targets and secrets of alerts in the store: 64 hexadecimal digits (openssl rand "
+       "-hex 32) or a passphrase, the same on all nodes of a fleet. Empty: a key file of this node's own, "
+       "made at the first start."});
+}
+
+void add_alerts(std::vector<Setting>& rows) {
+  using Alerts = Config::Alerts;
+  constexpr auto kTable = &Config::alerts;
+  rows.push_back(
+      {"alerts.allow_private_targets", boolean<kTable, &Alerts::allow_private_targets>(false), "",
+       Reload::kRestart,
+       "Send alerts and webhooks to private, loopback and link-local addresses too: an organization could "
+       "then make this node talk to whatever is reachable from it."});
+  rows.push_back(
+      {"alerts.pagerduty_url",
+       text<kTable, &Alerts::pagerduty_url>("https://events.pagerduty.com/v2/enqueue", Rule::kNotEmpty), "",
+       Reload::kRestart, "Where PagerDuty takes events."});
+}
+
+void add_mail(std::vector<Setting>& rows) {
+  using Mail = Config::Mail;
+  constexpr auto kTable = &Config::mail;
+  rows.push_back({"mail.kind", choice<kTable, &Mail::kind>(kMailKinds, "none"), "", Reload::kRestart,
+                  "How mail is sent. outbox: into files, for development; none: mail fails."});
+  rows.push_back({"mail.from", text<kTable, &Mail::from>("Kavach <kavach@localhost>", Rule::kNotEmpty), "",
+                  Reload::kRestart, "The sender: an address, or Name <address>."});
+  rows.push_back({"mail.outbox_directory",
+                  text<kTable, &Mail::outbox_directory>("var/outbox", Rule::kNotEmpty), "", Reload::kRestart,
+                  "With mail.kind outbox: a file for each mail, readable by its owner only."});
+  rows.push_back({"mail.smtp_url", text<kTable, &Mail::smtp_url>("", Rule::kAny), "", Reload::kRestart,
+                  "With mail.kind smtp: smtp://host[:port], or smtps:// for TLS from the first byte."});
+  rows.push_back(
+      {"mail.smtp_security", choice<kTable, &Mail::smtp_security>(kSmtpSecurities, "starttls"), "",
+       Reload::kRestart,
+       "Of an smtp:// server. starttls: nothing is sent without TLS; none: mail and password in clear."});
+  rows.push_back({"mail.smtp_user", text<kTable, &Mail::smtp_user>("", Rule::kAny), "", Reload::kRestart,
+                  "Whom the mail server knows this node as. Empty: it does not ask."});
+  rows.push_back({"mail.smtp_password", text<kTable, &Mail::smtp_password>("", Rule::kSecret), "",
+                  Reload::kRestart, "Better in KAVACH_MAIL_SMTP_PASSWORD than in a file."});
+  rows.push_back({"mail.ca_file", text<kTable, &Mail::ca_file>("", Rule::kAny), "", Reload::kRestart,
+                  "PEM file with the certificates that vouch for the mail server. Empty: the system's."});
+  rows.push_back({"mail.resend_url",
+                  text<kTable, &Mail::resend_url>("https://api.resend.com", Rule::kNotEmpty), "",
+                  Reload::kRestart, "With mail.kind resend: where POST /emails is."});
+  rows.push_back({"mail.resend_api_key",
+                  text<kTable, &Mail::resend_api_key>("", Rule::kSecret),
+                  "",
+                  Reload::kRestart,
+                  "Also RESEND_API_KEY, AGENTKAVACH_RESEND_API_KEY.",
+                  {"RESEND_API_KEY", "AGENTKAVACH_RESEND_API_KEY"}});
+}
+
 void add_log(std::vector<Setting>& rows) {
   using Log = Config::Log;
   constexpr auto kTable = &Config::log;
@@ -357,6 +442,9 @@ std::vector<Setting> make_table() {
   add_sink(rows);
   add_kafka(rows);
   add_writer(rows);
+  add_control(rows);
+  add_alerts(rows);
+  add_mail(rows);
   add_log(rows);
   return rows;
 }

@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 #include "engine/config.h"
 
@@ -59,7 +60,8 @@ struct Setting {
   std::string_view unit;
   Reload reload;
   std::string_view help;
-  std::string_view env_alias = {};  // another variable that sets it, where KAVACH_'s own does not
+  // Other variables that set it, where KAVACH_'s own does not; of several the last one that is set holds.
+  std::vector<std::string_view> env_aliases = {};
 
   std::string_view table() const { return key.substr(0, key.find('.')); }
   std::string_view name() const { return key.substr(key.find('.') + 1); }

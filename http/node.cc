@@ -287,6 +287,13 @@ Status Node::build() {
     membership_->set_listener([this] { directory_->poll_now(); });
     health_.fleet = [this] { return membership_->health(); };
   }
+  // An administrator's change is in force on this node when it is answered.
+  constexpr std::int64_t kDirectoryPatience = 2 * kMicrosPerSecond;
+  auto control = Control::create(config_, [this] { directory_->catch_up(kDirectoryPatience); });
+  if (!control) return control.error();
+  control_ = std::move(*control);
+  for (std::uint32_t id = 0; id < lanes_.size(); ++id)
+    control_->add_shard(runtime_->shard(id), lanes_[id]->router);
   if (Status listening = open_listeners(); !listening) return listening;
   build_metrics();
   return {};
@@ -476,6 +483,7 @@ int Node::run(const sigset_t& signals) {
   }
   end_at_once_on_signal();
   drain();
+  control_->stop();
   journal_->stop();
   if (membership_ != nullptr) membership_->leave();
   runtime_->stop();

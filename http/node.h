@@ -24,6 +24,7 @@
 #include "engine/shard.h"
 #include "engine/worker_pool.h"
 #include "http/auth/directory.h"
+#include "http/control/control.h"
 #include "http/membership.h"
 #include "http/ops/health.h"
 #include "http/transport/server.h"
@@ -83,6 +84,7 @@ class Node {
   MetricsRegistry registry_;
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::unique_ptr<Directory> directory_;
+  std::unique_ptr<Control> control_;
   std::unique_ptr<sink::ChangeListener> listener_;  // null: not on Postgres
   std::thread discarder_;
   std::atomic<bool> discarding_{true};

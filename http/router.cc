@@ -65,6 +65,7 @@ Handler* Router::match(const Request& request, Response& refusal) {
     if (serves(route.method, request.method)) return route.handler;
     path_known = true;
   }
+  if (!path_known && fallback_ != nullptr) return fallback_;
   if (!path_known) {
     refusal = {.status = 404, .body = kNotFound};
     return nullptr;

@@ -18,6 +18,9 @@ class Router final : public Handler {
   // REQUIRES: before the first request; `handler` outlives the router; `path` begins with '/'.
   void add(Method method, std::string path, Handler& handler);
 
+  // Asked about every path that no route has. REQUIRES: as add().
+  void set_fallback(Handler& handler) { fallback_ = &handler; }
+
   void handle(Exchange& exchange) override;
   std::optional<Response> refuse_early(const Request& request) override;
 
@@ -31,6 +34,7 @@ class Router final : public Handler {
   Handler* match(const Request& request, Response& refusal);
 
   std::vector<Route> routes_;
+  Handler* fallback_ = nullptr;
   std::string allow_;  // header line of the last 405
 };
 

@@ -97,6 +97,7 @@ void Directory::stop() {
     stopping_ = true;
   }
   wake_.notify_all();
+  installed_.notify_all();
   if (thread_.joinable()) thread_.join();
 }
 
@@ -116,6 +117,31 @@ void Directory::poll_now() {
   wake_.notify_all();
 }
 
+void Directory::catch_up(std::int64_t patience_us) {
+  std::unique_lock lock(mutex_);
+  // The look that is under way may have begun before the change.
+  const std::uint64_t wanted = round_ + 1;
+  poll_asked_ = true;
+  ++waiting_;
+  wake_.notify_all();
+  installed_.wait_for(lock, std::chrono::microseconds(patience_us),
+                      [&] { return stopping_ || installed_round_ >= wanted; });
+  --waiting_;
+}
+
+// Behind what the shards were just given.
+void Directory::tell_caught_up(std::uint64_t round) {
+  const auto left = std::make_shared<std::atomic<std::size_t>>(rings_.size());
+  for (std::size_t i = 0; i < rings_.size(); ++i) {
+    runtime_.shard(static_cast<ShardId>(i)).post([this, left, round] {
+      if (--*left > 0) return;
+      const std::lock_guard lock(mutex_);
+      installed_round_ = std::max(installed_round_, round);
+      installed_.notify_all();
+    });
+  }
+}
+
 void Directory::report_uses(std::vector<sink::KeyUse> uses) {
   const std::lock_guard lock(mutex_);
   if (reported_.size() + uses.size() > kReportsMax) return;
@@ -129,6 +155,7 @@ bool Directory::wait(std::chrono::steady_clock::time_point rested) {
   if (poll_asked_) wake_.wait_until(lock, rested, [this] { return stopping_ || new_tiers_; });
   // Before the version is read, so that no change which is announced from here on is missed.
   poll_asked_ = false;
+  ++round_;
   return stopping_;
 }
 
@@ -141,6 +168,14 @@ void Directory::run() {
     const auto began = Clock::now();
     take_new_tiers();
     if (!stopping) refresh();
+    std::uint64_t round = 0;
+    bool is_waited_for = false;
+    {
+      const std::lock_guard lock(mutex_);
+      round = round_;
+      is_waited_for = waiting_ > 0;
+    }
+    if (is_waited_for && !stopping) tell_caught_up(round);
     // A script that changes a thousand keys makes as many announcements.
     const auto ended = Clock::now();
     rested = ended + std::min<Clock::duration>(ended - began, std::chrono::microseconds(poll_us_));

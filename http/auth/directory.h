@@ -70,6 +70,9 @@ class Directory {
   // Any thread, never blocks for long: something may have changed. The version is compared at once; asked for
   // again meanwhile, once more, but after loading a directory the thread rests as long as that took.
   void poll_now();
+  // Any thread but a shard's and the directory's own: returns when every shard has what the store says by
+  // now, or after `patience_us`, or when it stops.
+  void catch_up(std::int64_t patience_us);
   // Any thread: what a shard's key ring noted.
   void report_uses(std::vector<sink::KeyUse> uses);
   // False while the store cannot be read. Any thread.
@@ -82,6 +85,7 @@ class Directory {
   // Until it is time to poll. True: to stop.
   bool wait(std::chrono::steady_clock::time_point rested);
   void take_new_tiers();
+  void tell_caught_up(std::uint64_t round);
   void refresh();
   // `problem`: why the store could not be read, empty when it could. Says so when that changed.
   void note_health(const std::string& problem);
@@ -101,8 +105,12 @@ class Directory {
   std::atomic<bool> healthy_{true};
   std::mutex mutex_;
   std::condition_variable wake_;
-  bool stopping_ = false;                      // guarded by mutex_
-  bool poll_asked_ = false;                    // guarded by mutex_
+  bool stopping_ = false;              // guarded by mutex_
+  bool poll_asked_ = false;            // guarded by mutex_
+  std::uint64_t round_ = 0;            // guarded by mutex_: looks at the store that have begun
+  std::uint64_t installed_round_ = 0;  // guarded by mutex_: what this look found is everywhere
+  std::uint64_t waiting_ = 0;          // guarded by mutex_: callers of catch_up()
+  std::condition_variable installed_;
   std::optional<quota::TierTable> new_tiers_;  // guarded by mutex_
   std::vector<sink::KeyUse> reported_;         // guarded by mutex_
 };

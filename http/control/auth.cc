@@ -1,4 +1,5 @@
-// The endpoints of accounts: register, prove an address, log in, passwords (contract/agentkavach.md section 4).
+// The endpoints of accounts: register, prove an address, log in, passwords (contract/agentkavach.md section
+// 4).
 //
 // Nobody learns from an answer whether an address has an account, but where the contract says so (409 of
 // register, 404 of codes): neither by its text nor by its time. Tries are counted by address and by peer, for
@@ -17,8 +18,6 @@ using sink::CodePurpose;
 constexpr std::int64_t kCodeSeconds = 600;
 constexpr std::int64_t kResetTokenSeconds = 300;
 constexpr std::int64_t kCodeTries = 5;
-// Of one peer, and of one account.
-constexpr std::int64_t kTriesMax = 10;
 constexpr std::int64_t kTriesWindowSeconds = 900;
 
 constexpr std::size_t kPasswordCharsMin = 8;
@@ -37,13 +36,15 @@ constexpr Field kRegisterFields[] = {
     {.name = "first_name", .text = kNameRule, .preset = R"("")"},
     {.name = "last_name", .text = kNameRule, .preset = R"("")"}};
 constexpr Schema kRegister{"Register", kRegisterFields};
-constexpr Field kRegisteredFields[] = {{.name = "message", .required = true},
-                                       {.name = "email", .required = true},
-                                       {.name = "requires_verification", .kind = FieldKind::kFlag, .required = true}};
+constexpr Field kRegisteredFields[] = {
+    {.name = "message", .required = true},
+    {.name = "email", .required = true},
+    {.name = "requires_verification", .kind = FieldKind::kFlag, .required = true}};
 constexpr Schema kRegistered{"Registered", kRegisteredFields};
 
-constexpr Field kCodeFields[] = {{.name = "email", .kind = FieldKind::kEmail, .required = true},
-                                 {.name = "code", .required = true, .text = {.chars_min = 1, .chars_max = 64}}};
+constexpr Field kCodeFields[] = {
+    {.name = "email", .kind = FieldKind::kEmail, .required = true},
+    {.name = "code", .required = true, .text = {.chars_min = 1, .chars_max = 64}}};
 constexpr Schema kCode{"Code", kCodeFields};
 constexpr Field kTokenFields[] = {{.name = "access_token", .required = true},
                                   {.name = "token_type", .required = true},
@@ -62,8 +63,9 @@ constexpr Schema kMessage{"Message", kMessageFields};
 constexpr Field kResetTokenFields[] = {{.name = "reset_token", .required = true},
                                        {.name = "expires_in", .kind = FieldKind::kInteger, .required = true}};
 constexpr Schema kResetToken{"ResetToken", kResetTokenFields};
-constexpr Field kResetFields[] = {{.name = "reset_token", .required = true, .text = {.chars_min = 1, .chars_max = 256}},
-                                  {.name = "new_password", .required = true, .text = kPasswordRule}};
+constexpr Field kResetFields[] = {
+    {.name = "reset_token", .required = true, .text = {.chars_min = 1, .chars_max = 256}},
+    {.name = "new_password", .required = true, .text = kPasswordRule}};
 constexpr Schema kReset{"Reset", kResetFields};
 
 constexpr std::string_view kPurposes[] = {"verify", "reset"};
@@ -116,14 +118,14 @@ std::int64_t window_of(const Call& call) {
 }
 
 // Counts one more try of `action` by this peer and for this address. A reply: there were too many.
-sink::StoreResult<std::optional<Reply>> throttle(Call& call, std::string_view action, std::string_view email) {
+sink::StoreResult<std::optional<Reply>> throttle(Call& call, std::string_view action,
+                                                 std::string_view email) {
   const std::int64_t window = window_of(call);
-  for (const std::string& scope :
-       {"auth:" + std::string(action) + ":ip:" + std::string(call.peer),
-        "auth:" + std::string(action) + ":who:" + digest_hex(email)}) {
+  for (const std::string& scope : {"auth:" + std::string(action) + ":ip:" + std::string(call.peer),
+                                   "auth:" + std::string(action) + ":who:" + digest_hex(email)}) {
     const auto tries = sink::count_in_window(call.store, scope, window);
     if (!tries) return tries.error();
-    if (*tries <= kTriesMax) continue;
+    if (*tries <= call.services.config.control.tries_max) continue;
     Reply reply = refusal(429, "Too many attempts. Try again later.");
     const std::int64_t left = window + kTriesWindowSeconds - call.services.clock.wall() / kMicrosPerSecond;
     reply.headers = "Retry-After: " + std::to_string(std::max<std::int64_t>(1, left)) + "\r\n";
@@ -184,8 +186,9 @@ sink::StoreResult<Proven> prove(Call& call, CodePurpose purpose) {
   auto account = sink::account_by_email(call.store, email);
   if (!account) return account.error();
   if (!*account) return Proven{{}, not_found("User")};
-  auto answer = sink::try_code(call.store, (*account)->user_id, purpose,
-                               digest_hex((*account)->user_id + std::string(call.body.text("code"))), kCodeTries);
+  auto answer =
+      sink::try_code(call.store, (*account)->user_id, purpose,
+                     digest_hex((*account)->user_id + std::string(call.body.text("code"))), kCodeTries);
   if (!answer) return answer.error();
   if (*answer != CodeAnswer::kRight) return Proven{{}, refusal(400, "Invalid or expired code")};
   return Proven{std::move(*account), {}};
@@ -231,8 +234,8 @@ Outcome send_code_to(Call& call, CodePurpose purpose, std::string_view said) {
   if (*throttled) return std::move(**throttled);
   auto account = sink::account_by_email(call.store, email);
   if (!account) return account.error();
-  const bool wanted = *account && (*account)->active &&
-                      (purpose == CodePurpose::kReset || !(*account)->email_verified);
+  const bool wanted =
+      *account && (*account)->active && (purpose == CodePurpose::kReset || !(*account)->email_verified);
   if (wanted) {
     if (auto sent = send_code(call, **account, purpose); !sent) return sent.error();
   }
@@ -316,28 +319,91 @@ constexpr int kBadRequest[] = {400};
 
 constexpr std::string_view kTag = "auth";
 constexpr Endpoint kEndpoints[] = {
-    {.method = Method::kPost, .path = "/v1/auth/register", .tag = kTag, .summary = "Make an account and its organization",
-     .access = Access::kPublic, .body = &kRegister, .status = 201, .reply = &kRegistered, .errors = kConflict,
+    {.method = Method::kPost,
+     .path = "/v1/auth/register",
+     .tag = kTag,
+     .summary = "Make an account and its organization",
+     .access = Access::kPublic,
+     .body = &kRegister,
+     .status = 201,
+     .reply = &kRegistered,
+     .errors = kConflict,
      .run = register_account},
-    {.method = Method::kPost, .path = "/v1/auth/verify-email", .tag = kTag, .summary = "Prove an address by its code",
-     .access = Access::kPublic, .body = &kCode, .reply = &kToken, .errors = kBadCode, .run = verify_email},
-    {.method = Method::kPost, .path = "/v1/auth/login", .tag = kTag, .summary = "Get a token for a password",
-     .access = Access::kPublic, .body = &kLogin, .reply = &kToken, .errors = kBadLogin, .run = login},
-    {.method = Method::kPost, .path = "/v1/auth/forgot-password", .tag = kTag, .summary = "Have a reset code sent",
-     .access = Access::kPublic, .body = &kEmail, .reply = &kMessage, .run = forgot_password},
-    {.method = Method::kPost, .path = "/v1/auth/verify-reset-code", .tag = kTag,
-     .summary = "Get a reset token for a reset code", .access = Access::kPublic, .body = &kCode,
-     .reply = &kResetToken, .errors = kBadCode, .run = verify_reset_code},
-    {.method = Method::kPost, .path = "/v1/auth/reset-password", .tag = kTag, .summary = "Set a password by a reset token",
-     .access = Access::kPublic, .body = &kReset, .reply = &kMessage, .errors = kBadRequest, .run = reset_password},
-    {.method = Method::kPost, .path = "/v1/auth/resend-otp", .tag = kTag, .summary = "Have a code sent again",
-     .access = Access::kPublic, .body = &kResend, .reply = &kMessage, .run = resend_code},
-    {.method = Method::kPost, .path = "/v1/auth/refresh", .tag = kTag, .summary = "Get a new token for an old one",
-     .access = Access::kExpired, .reply = &kToken, .run = refresh},
-    {.method = Method::kPost, .path = "/v1/auth/change-password", .tag = kTag, .summary = "Set another password",
-     .access = Access::kMember, .body = &kChange, .reply = &kMessage, .errors = kBadRequest, .run = change_password},
-    {.method = Method::kGet, .path = "/v1/auth/me", .tag = kTag, .summary = "Who the token is",
-     .access = Access::kMember, .reply = &kMe, .run = me},
+    {.method = Method::kPost,
+     .path = "/v1/auth/verify-email",
+     .tag = kTag,
+     .summary = "Prove an address by its code",
+     .access = Access::kPublic,
+     .body = &kCode,
+     .reply = &kToken,
+     .errors = kBadCode,
+     .run = verify_email},
+    {.method = Method::kPost,
+     .path = "/v1/auth/login",
+     .tag = kTag,
+     .summary = "Get a token for a password",
+     .access = Access::kPublic,
+     .body = &kLogin,
+     .reply = &kToken,
+     .errors = kBadLogin,
+     .run = login},
+    {.method = Method::kPost,
+     .path = "/v1/auth/forgot-password",
+     .tag = kTag,
+     .summary = "Have a reset code sent",
+     .access = Access::kPublic,
+     .body = &kEmail,
+     .reply = &kMessage,
+     .run = forgot_password},
+    {.method = Method::kPost,
+     .path = "/v1/auth/verify-reset-code",
+     .tag = kTag,
+     .summary = "Get a reset token for a reset code",
+     .access = Access::kPublic,
+     .body = &kCode,
+     .reply = &kResetToken,
+     .errors = kBadCode,
+     .run = verify_reset_code},
+    {.method = Method::kPost,
+     .path = "/v1/auth/reset-password",
+     .tag = kTag,
+     .summary = "Set a password by a reset token",
+     .access = Access::kPublic,
+     .body = &kReset,
+     .reply = &kMessage,
+     .errors = kBadRequest,
+     .run = reset_password},
+    {.method = Method::kPost,
+     .path = "/v1/auth/resend-otp",
+     .tag = kTag,
+     .summary = "Have a code sent again",
+     .access = Access::kPublic,
+     .body = &kResend,
+     .reply = &kMessage,
+     .run = resend_code},
+    {.method = Method::kPost,
+     .path = "/v1/auth/refresh",
+     .tag = kTag,
+     .summary = "Get a new token for an old one",
+     .access = Access::kExpired,
+     .reply = &kToken,
+     .run = refresh},
+    {.method = Method::kPost,
+     .path = "/v1/auth/change-password",
+     .tag = kTag,
+     .summary = "Set another password",
+     .access = Access::kMember,
+     .body = &kChange,
+     .reply = &kMessage,
+     .errors = kBadRequest,
+     .run = change_password},
+    {.method = Method::kGet,
+     .path = "/v1/auth/me",
+     .tag = kTag,
+     .summary = "Who the token is",
+     .access = Access::kMember,
+     .reply = &kMe,
+     .run = me},
 };
 
 }  // namespace

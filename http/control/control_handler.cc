@@ -48,7 +48,8 @@ std::string_view bearer_of(std::string_view authorization) noexcept {
   constexpr std::string_view kScheme = "bearer ";
   if (authorization.size() <= kScheme.size()) return {};
   if (!equals_ignoring_case(authorization.substr(0, kScheme.size()), kScheme)) return {};
-  authorization.remove_prefix(authorization.find_first_not_of(' ', kScheme.size() - 1) == std::string_view::npos
+  authorization.remove_prefix(authorization.find_first_not_of(' ', kScheme.size() - 1) ==
+                                      std::string_view::npos
                                   ? authorization.size()
                                   : authorization.find_first_not_of(' ', kScheme.size() - 1));
   return authorization;
@@ -109,15 +110,16 @@ const Endpoint* ControlHandler::match(const Request& request, std::vector<std::s
                          [](std::string_view segment) { return !segment.starts_with('{'); });
   };
   for (const Route& route : routes_) {
-    const bool fits = std::equal(
-        route.segments.begin(), route.segments.end(), asked.begin(), asked.end(),
-        [](std::string_view own, std::string_view sent) {
-          return own.starts_with('{') ? !sent.empty() : own == sent || own == decode_path(sent);
-        });
+    const bool fits =
+        std::equal(route.segments.begin(), route.segments.end(), asked.begin(), asked.end(),
+                   [](std::string_view own, std::string_view sent) {
+                     return own.starts_with('{') ? !sent.empty() : own == sent || own == decode_path(sent);
+                   });
     if (!fits) continue;
     for (std::size_t i = 0; i < kMethods.size(); ++i)
       served[i] = served[i] || kMethods[i].first == route.endpoint->method;
-    if (route.endpoint->method == method && (best == nullptr || literals(route) > literals(*best))) best = &route;
+    if (route.endpoint->method == method && (best == nullptr || literals(route) > literals(*best)))
+      best = &route;
   }
   if (best != nullptr) {
     for (std::size_t i = 0; i < asked.size(); ++i) {

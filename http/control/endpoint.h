@@ -26,8 +26,8 @@ namespace kavach::http {
 
 enum class Access : std::uint8_t {
   kPublic,
-  kMember,   // any valid token (and likewise below: of a person and an organization that are there)
-  kAdmin,    // an admin's or an owner's
+  kMember,  // any valid token (and likewise below: of a person and an organization that are there)
+  kAdmin,   // an admin's or an owner's
   kOwner,
   kExpired,  // a token that is valid or ended within the grace: for its exchange
 };
@@ -74,7 +74,7 @@ struct Endpoint {
   const Schema* body = nullptr;   // null: it is not looked at
   const Schema* query = nullptr;  // null: none
   int status = 200;
-  const Schema* reply = nullptr;  // null: no body
+  const Schema* reply = nullptr;     // null: no body
   std::span<const int> errors = {};  // beside those that follow from the row
   Outcome (*run)(Call& call);
 };

@@ -70,7 +70,8 @@ JsonOut& JsonOut::null() {
 JsonOut& JsonOut::usd(NanoDollars value) {
   const bool negative = value < 0;
   const auto nano = static_cast<std::uint64_t>(negative ? -value : value);
-  std::string text = fmt::format("{}{}.{:09}", negative ? "-" : "", nano / kNanoPerDollar, nano % kNanoPerDollar);
+  std::string text =
+      fmt::format("{}{}.{:09}", negative ? "-" : "", nano / kNanoPerDollar, nano % kNanoPerDollar);
   while (text.back() == '0' && text[text.size() - 2] != '.') text.pop_back();
   return raw(text);
 }

@@ -25,8 +25,8 @@ class JsonOut {
   JsonOut& number(double value);  // the shortest text that reads back to it
   JsonOut& flag(bool value);
   JsonOut& null();
-  JsonOut& usd(NanoDollars value);       // exact
-  JsonOut& time(WallMicros value);       // ISO 8601
+  JsonOut& usd(NanoDollars value);      // exact
+  JsonOut& time(WallMicros value);      // ISO 8601
   JsonOut& raw(std::string_view json);  // rendered already
 
   // A member each.

@@ -1,7 +1,7 @@
 // The endpoints of API keys (contract/agentkavach.md section 5). A raw key is in one answer and nowhere else.
+#include "sink/store/control/keys.h"
 #include "http/auth/api_key.h"
 #include "http/control/endpoint.h"
-#include "sink/store/control/keys.h"
 
 namespace kavach::http {
 namespace {
@@ -15,15 +15,14 @@ constexpr Field kCreateFields[] = {
     {.name = "name", .text = {.chars_min = 1, .chars_max = 100}, .preset = R"("Default")"}};
 constexpr Schema kCreate{"CreateKey", kCreateFields};
 
-#define KAVACH_KEY_FIELDS                                                                       \
-  {.name = "id", .required = true}, {.name = "name", .required = true},                         \
-      {.name = "prefix", .required = true},                                                     \
-      {.name = "is_active", .kind = FieldKind::kFlag, .required = true},                        \
-      {.name = "created_at", .kind = FieldKind::kTimestamp, .required = true},                  \
+#define KAVACH_KEY_FIELDS                                                                          \
+  {.name = "id", .required = true}, {.name = "name", .required = true},                            \
+      {.name = "prefix", .required = true},                                                        \
+      {.name = "is_active", .kind = FieldKind::kFlag, .required = true},                           \
+      {.name = "created_at", .kind = FieldKind::kTimestamp, .required = true},                     \
       {.name = "last_used_at", .kind = FieldKind::kTimestamp, .required = true, .nullable = true}, \
-      {.name = "auth_failures_count", .kind = FieldKind::kInteger, .required = true},           \
-  {                                                                                             \
-    .name = "last_failed_at", .kind = FieldKind::kTimestamp, .required = true, .nullable = true \
+      {.name = "auth_failures_count", .kind = FieldKind::kInteger, .required = true}, {            \
+    .name = "last_failed_at", .kind = FieldKind::kTimestamp, .required = true, .nullable = true    \
   }
 constexpr Field kKeyFields[] = {KAVACH_KEY_FIELDS};
 constexpr Field kNewKeyFields[] = {KAVACH_KEY_FIELDS, {.name = "raw_key", .required = true}};
@@ -107,15 +106,38 @@ constexpr int kNotFound[] = {404};
 constexpr int kNotFoundOrRevoked[] = {404, 409};
 constexpr std::string_view kTag = "keys";
 constexpr Endpoint kEndpoints[] = {
-    {.method = Method::kPost, .path = "/v1/keys", .tag = kTag, .summary = "Make a key; it is shown once",
-     .access = Access::kOwner, .body = &kCreate, .status = 201, .reply = &kNewKey, .run = create},
-    {.method = Method::kGet, .path = "/v1/keys", .tag = kTag, .summary = "The organization's keys, newest first",
-     .access = Access::kMember, .reply = &kKeys, .run = list},
-    {.method = Method::kDelete, .path = "/v1/keys/{key_id}", .tag = kTag, .summary = "Revoke a key",
-     .access = Access::kOwner, .status = 204, .errors = kNotFound, .run = revoke},
-    {.method = Method::kPost, .path = "/v1/keys/{key_id}/rotate", .tag = kTag,
-     .summary = "Put a new key into an old one's place", .access = Access::kOwner, .reply = &kNewKey,
-     .errors = kNotFoundOrRevoked, .run = rotate},
+    {.method = Method::kPost,
+     .path = "/v1/keys",
+     .tag = kTag,
+     .summary = "Make a key; it is shown once",
+     .access = Access::kOwner,
+     .body = &kCreate,
+     .status = 201,
+     .reply = &kNewKey,
+     .run = create},
+    {.method = Method::kGet,
+     .path = "/v1/keys",
+     .tag = kTag,
+     .summary = "The organization's keys, newest first",
+     .access = Access::kMember,
+     .reply = &kKeys,
+     .run = list},
+    {.method = Method::kDelete,
+     .path = "/v1/keys/{key_id}",
+     .tag = kTag,
+     .summary = "Revoke a key",
+     .access = Access::kOwner,
+     .status = 204,
+     .errors = kNotFound,
+     .run = revoke},
+    {.method = Method::kPost,
+     .path = "/v1/keys/{key_id}/rotate",
+     .tag = kTag,
+     .summary = "Put a new key into an old one's place",
+     .access = Access::kOwner,
+     .reply = &kNewKey,
+     .errors = kNotFoundOrRevoked,
+     .run = rotate},
 };
 
 }  // namespace

@@ -122,7 +122,8 @@ void describe(const Schema& schema, JsonOut& out) {
   out.end();
 }
 
-void parameter(std::string_view place, std::string_view name, bool required, JsonOut& out, const Field* field) {
+void parameter(std::string_view place, std::string_view name, bool required, JsonOut& out,
+               const Field* field) {
   out.begin().text("name", name).text("in", place).flag("required", required).key("schema").begin();
   if (field == nullptr) {
     out.text("type", "string");
@@ -163,7 +164,8 @@ void operation(const Endpoint& endpoint, JsonOut& out) {
     rest = rest.substr(close);
   }
   if (endpoint.query != nullptr) {
-    for (const Field& field : endpoint.query->fields) parameter("query", field.name, field.required, out, &field);
+    for (const Field& field : endpoint.query->fields)
+      parameter("query", field.name, field.required, out, &field);
   }
   out.end_list();
   if (endpoint.body != nullptr) {

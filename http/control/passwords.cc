@@ -29,7 +29,8 @@ std::string hashed(std::string_view password) {
 }  // namespace
 
 PasswordHasher::PasswordHasher(std::ptrdiff_t parallel_max)
-    : free_(parallel_max), nobody_(sodium_init() < 0 ? (std::abort(), std::string()) : hashed(random_token())) {}
+    : free_(parallel_max),
+      nobody_(sodium_init() < 0 ? (std::abort(), std::string()) : hashed(random_token())) {}
 
 std::string PasswordHasher::hash(std::string_view password) {
   free_.acquire();

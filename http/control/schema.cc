@@ -270,7 +270,8 @@ void FormReader::read_number(const Field& field, std::string_view value, Form& f
 }
 
 bool FormReader::in_bounds(const Field& field, double number, std::string_view value) {
-  const auto outside = [&](std::string_view type, std::string_view words, std::string_view key, double bound) {
+  const auto outside = [&](std::string_view type, std::string_view words, std::string_view key,
+                           double bound) {
     const std::string text = bound_text(bound, field.kind);
     std::string_view in_msg = text;
     if (in_msg.ends_with(".0")) in_msg.remove_suffix(2);

@@ -1,7 +1,7 @@
 // Tokens: the JWTs that the control API hands out (HS256), and what it makes of those that come back.
 //
-// Only HS256 passes, whatever a token's header says of itself. A token says who somebody was when it was made;
-// whether they still are is the store's to say (Account::token_epoch).
+// Only HS256 passes, whatever a token's header says of itself. A token says who somebody was when it was
+// made; whether they still are is the store's to say (Account::token_epoch).
 #pragma once
 
 #include <cstdint>

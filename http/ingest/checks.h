@@ -1,5 +1,5 @@
-// Checks: one JSON value at a time, as Pydantic v2 checks it in lax mode; what is wrong goes to an ErrorList in
-// Pydantic's words (contract/agentkavach.md section 9).
+// Checks: one JSON value at a time, as Pydantic v2 checks it in lax mode; what is wrong goes to an ErrorList
+// in Pydantic's words (contract/agentkavach.md section 9).
 //
 // Shared by the events of an ingest body and by the bodies and parameters of the control API.
 #pragma once

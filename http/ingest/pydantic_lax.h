@@ -36,7 +36,7 @@ using Lax = boost::system::result<T, LaxFault>;
 // `value` is one checked JSON value (python_json.h).
 Lax<std::int64_t> lax_int(std::string_view value);  // 0 to 2^63 - 1
 Lax<NanoDollars> lax_cost(std::string_view value);  // 0 to kCostDollarsMax, exact to the nano-dollar
-Lax<double> lax_float(std::string_view value);  // finite
+Lax<double> lax_float(std::string_view value);      // finite
 Lax<bool> lax_bool(std::string_view value);
 
 }  // namespace kavach::http

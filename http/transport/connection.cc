@@ -423,6 +423,10 @@ void Connection::refund_memory() {
 
 // --- what the handler may do with its request --------------------------------------------------------------
 
+std::string Connection::peer() const {
+  return socket_.peer();
+}
+
 void Connection::release_body() {
   if (state_ == nullptr || state_->buffer.size() > end_) return;  // the next request is in there
   server_.give_read_state(state_.release());

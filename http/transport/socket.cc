@@ -125,6 +125,12 @@ void Socket::send_close_notify() noexcept {
   ::ERR_clear_error();
 }
 
+std::string Socket::peer() const {
+  boost::system::error_code error;
+  const auto endpoint = socket_.remote_endpoint(error);
+  return error ? std::string() : endpoint.address().to_string();
+}
+
 void Socket::shutdown_send() noexcept {
   send_close_notify();
   ::shutdown(socket_.native_handle(), SHUT_WR);

@@ -61,6 +61,8 @@ class Socket {
   bool has_buffered_input() const noexcept;
   // True when bytes have arrived that were not read yet.
   bool has_input() noexcept;
+  // The peer's address as text; empty once it is gone.
+  std::string peer() const;
   // Says that nothing more will be sent.
   void shutdown_send() noexcept;
   // `reset` drops what is unsent and tells the peer at once.

@@ -143,5 +143,27 @@ TEST_CASE("a secret is loaded back, compared, and shown nowhere") {
         "k.toml:2:12: kafka.security: needs kafka.sasl_user and kafka.sasl_password");
 }
 
+TEST_CASE("the key of the mail API comes from either of the names that other software has for it") {
+  const std::string one = "RESEND_API_KEY=s3cret1", two = "AGENTKAVACH_RESEND_API_KEY=two";
+  CHECK(parsed("", {one})->mail.resend_api_key == "s3cret1");
+  CHECK(parsed("", {two})->mail.resend_api_key == "two");
+  CHECK(parsed("", {two, one})->mail.resend_api_key == "two");
+  CHECK(parsed("", {"KAVACH_MAIL_RESEND_API_KEY=own", two, one})->mail.resend_api_key == "own");
+  CHECK(print_config(*parsed("", {one})).find("s3cret") == std::string::npos);
+}
+
+TEST_CASE("mail that is to be sent says where") {
+  const auto problem = [](std::string_view toml) {
+    const auto config = parsed(toml);
+    return config ? std::string() : config.error().message;
+  };
+  CHECK(problem("[mail]\nkind = 'smtp'\nsmtp_url = 'smtps://host'\n").empty());
+  CHECK(problem("[mail]\nkind = 'smtp'\n").find("mail.smtp_url: is where") != std::string::npos);
+  CHECK(problem("[mail]\nsmtp_url = 'smtp://u:s3cret@host'\n").find("must not hold a user") !=
+        std::string::npos);
+  CHECK(problem("[mail]\nsmtp_url = 'smtp://u:s3cret@host'\n").find("s3cret") == std::string::npos);
+  CHECK(problem("[mail]\nkind = 'resend'\n").find("mail.resend_api_key: is needed") != std::string::npos);
+}
+
 }  // namespace
 }  // namespace kavach

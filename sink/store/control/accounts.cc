@@ -18,7 +18,8 @@ std::string_view name_of(CodePurpose purpose) noexcept {
 
 // The first one, if there is any.
 template <typename... Values>
-StoreResult<std::optional<Account>> find(ControlStore& store, const std::string& sql, const Values&... values) {
+StoreResult<std::optional<Account>> find(ControlStore& store, const std::string& sql,
+                                         const Values&... values) {
   std::optional<Account> found;
   const auto read = store.each(
       sql,
@@ -60,7 +61,8 @@ StoreResult<bool> register_account(ControlStore& store, const NewAccount& accoun
     if (!added) return added.error();
     if (*added == 0) return false;
     auto made = store.run(
-        "INSERT INTO organizations (id, name, tier, created_at_us, updated_at_us) VALUES (?1, ?2, 'free', ?3, "
+        "INSERT INTO organizations (id, name, tier, created_at_us, updated_at_us) VALUES (?1, ?2, 'free', "
+        "?3, "
         "?3)",
         std::string_view(org), account.org_name, now);
     if (!made) return made.error();
@@ -95,8 +97,8 @@ StoreResult<std::optional<Account>> account_of(ControlStore& store, std::string_
 }
 
 StoreResult<void> note_login(ControlStore& store, std::string_view user_id) {
-  auto noted = store.run("UPDATE users SET last_login_at_us = ?2, last_active_at_us = ?2 WHERE id = ?1", user_id,
-                         store.now());
+  auto noted = store.run("UPDATE users SET last_login_at_us = ?2, last_active_at_us = ?2 WHERE id = ?1",
+                         user_id, store.now());
   if (!noted) return noted.error();
   return {};
 }
@@ -112,7 +114,8 @@ StoreResult<std::int64_t> set_password(ControlStore& store, std::string_view use
                                        std::string_view password_hash) {
   return store.in_transaction([&]() -> StoreResult<std::int64_t> {
     auto set = store.run(
-        "UPDATE users SET password_hash = ?2, token_epoch = token_epoch + 1, updated_at_us = ?3 WHERE id = ?1",
+        "UPDATE users SET password_hash = ?2, token_epoch = token_epoch + 1, updated_at_us = ?3 WHERE id = "
+        "?1",
         user_id, password_hash, store.now());
     if (!set) return set.error();
     return store.scalar("SELECT COALESCE(MAX(token_epoch), 0) FROM users WHERE id = ?1", user_id);
@@ -124,7 +127,8 @@ StoreResult<std::int64_t> set_password(ControlStore& store, std::string_view use
 StoreResult<void> put_code(ControlStore& store, std::string_view user_id, CodePurpose purpose,
                            std::string_view code_hash, WallMicros expires_at) {
   return store.in_transaction([&]() -> StoreResult<void> {
-    auto put = store.run("DELETE FROM auth_codes WHERE user_id = ?1 AND purpose = ?2", user_id, name_of(purpose));
+    auto put =
+        store.run("DELETE FROM auth_codes WHERE user_id = ?1 AND purpose = ?2", user_id, name_of(purpose));
     if (!put) return put.error();
     put = store.run(
         "INSERT INTO auth_codes (id, user_id, purpose, code_hash, expires_at_us, created_at_us) "
@@ -146,7 +150,8 @@ StoreResult<CodeAnswer> try_code(ControlStore& store, std::string_view user_id, 
     if (!counted) return counted.error();
     if (*counted == 0) return CodeAnswer::kNone;
     auto used = store.run(
-        "DELETE FROM auth_codes WHERE user_id = ?1 AND purpose = ?2 AND used_at_us IS NULL AND code_hash = ?3",
+        "DELETE FROM auth_codes WHERE user_id = ?1 AND purpose = ?2 AND used_at_us IS NULL AND code_hash = "
+        "?3",
         user_id, name_of(purpose), code_hash);
     if (!used) return used.error();
     return *used > 0 ? CodeAnswer::kRight : CodeAnswer::kWrong;

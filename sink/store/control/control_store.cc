@@ -9,8 +9,7 @@ StoreResult<Statement*> ControlStore::statement(std::string_view sql) {
   if (found != statements_.end()) return found->second.get();
   auto prepared = connection_.prepare(sql);
   if (!prepared) return prepared.error();
-  return statements_.emplace(sql, std::make_unique<Statement>(std::move(*prepared)))
-      .first->second.get();
+  return statements_.emplace(sql, std::make_unique<Statement>(std::move(*prepared))).first->second.get();
 }
 
 StoreResult<ControlStorePool::Lease> ControlStorePool::take() {

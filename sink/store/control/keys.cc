@@ -8,7 +8,8 @@ namespace kavach::sink {
 namespace {
 
 constexpr std::string_view kColumns =
-    "SELECT id, name, prefix, is_active, created_at_us, last_used_at_us, auth_failures_count, last_failed_at_us "
+    "SELECT id, name, prefix, is_active, created_at_us, last_used_at_us, auth_failures_count, "
+    "last_failed_at_us "
     "FROM api_keys ";
 
 KeyRow row_of(const Statement::Rows& row) {
@@ -25,7 +26,8 @@ KeyRow row_of(const Statement::Rows& row) {
 StoreResult<std::optional<KeyRow>> find(ControlStore& store, std::string_view org_id, std::string_view id) {
   static const std::string sql = std::string(kColumns) + "WHERE org_id = ?1 AND id = ?2 AND kind = 'ak'";
   std::optional<KeyRow> found;
-  auto read = store.each(sql, [&](const Statement::Rows& row) { found = row_of(row); }, org_id, id);
+  auto read = store.each(
+      sql, [&](const Statement::Rows& row) { found = row_of(row); }, org_id, id);
   if (!read) return read.error();
   return found;
 }
@@ -54,7 +56,8 @@ StoreResult<std::vector<KeyRow>> list_keys(ControlStore& store, std::string_view
   static const std::string sql =
       std::string(kColumns) + "WHERE org_id = ?1 AND kind = 'ak' ORDER BY created_at_us DESC, id DESC";
   std::vector<KeyRow> keys;
-  auto read = store.each(sql, [&](const Statement::Rows& row) { keys.push_back(row_of(row)); }, org_id);
+  auto read = store.each(
+      sql, [&](const Statement::Rows& row) { keys.push_back(row_of(row)); }, org_id);
   if (!read) return read.error();
   return keys;
 }
@@ -77,14 +80,16 @@ StoreResult<bool> revoke_key(ControlStore& store, std::string_view org_id, std::
   });
 }
 
-StoreResult<Rotated> rotate_key(ControlStore& store, std::string_view org_id, std::string_view id, NewKey key) {
+StoreResult<Rotated> rotate_key(ControlStore& store, std::string_view org_id, std::string_view id,
+                                NewKey key) {
   return store.in_transaction([&]() -> StoreResult<Rotated> {
     auto found = find(store, org_id, id);
     if (!found) return found.error();
     if (!*found) return Rotated{};
     // Of two rotations at the same time one finds it revoked.
     auto revoked = store.run(
-        "UPDATE api_keys SET is_active = 0, revoked_at_us = ?3 WHERE org_id = ?1 AND id = ?2 AND is_active = 1",
+        "UPDATE api_keys SET is_active = 0, revoked_at_us = ?3 WHERE org_id = ?1 AND id = ?2 AND is_active = "
+        "1",
         org_id, id, store.now());
     if (!revoked) return revoked.error();
     if (*revoked == 0) return Rotated{.answer = RotateAnswer::kRevoked};

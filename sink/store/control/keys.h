@@ -35,6 +35,7 @@ struct Rotated {
   KeyRow key = {};
 };
 // In one transaction: `key`, under the old one's name, takes its place.
-StoreResult<Rotated> rotate_key(ControlStore& store, std::string_view org_id, std::string_view id, NewKey key);
+StoreResult<Rotated> rotate_key(ControlStore& store, std::string_view org_id, std::string_view id,
+                                NewKey key);
 
 }  // namespace kavach::sink

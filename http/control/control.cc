@@ -1,0 +1,102 @@
+#include "http/control/control.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "engine/log.h"
+
+namespace kavach::http {
+namespace {
+
+MailerOptions mailer_options(const Config& config) {
+  using Kind = MailerOptions::Kind;
+  const Config::Mail& mail = config.mail;
+  return {.kind = mail.kind == "outbox"   ? Kind::kOutbox
+                  : mail.kind == "smtp"   ? Kind::kSmtp
+                  : mail.kind == "resend" ? Kind::kResend
+                                          : Kind::kNone,
+          .from = mail.from,
+          .outbox_directory = mail.outbox_directory,
+          .smtp_url = mail.smtp_url,
+          .smtp_starttls = mail.smtp_security == "starttls",
+          .smtp_user = mail.smtp_user,
+          .smtp_password = mail.smtp_password,
+          .ca_file = mail.ca_file,
+          .resend_url = mail.resend_url,
+          .resend_api_key = mail.resend_api_key};
+}
+
+sink::StoreResult<std::unique_ptr<sink::ControlStore>> connect(const Config& config) {
+  if (config.store.kind != "postgres") return sink::connect_control_sqlite(config.store.path);
+  return sink::connect_control_postgres(config.store.url, config.store.reply_timeout_ms);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Control>> Control::create(const Config& config,
+                                                 std::function<void()> directory_changed) {
+  std::string secret = config.control.secret_key;
+  if (secret.empty()) {
+    auto kept = load_or_make_key(config.journal.directory + "/control.key");
+    if (!kept) return kept.error();
+    secret = std::move(*kept);
+  }
+  auto mailer = make_mailer(mailer_options(config));
+  if (!mailer) return mailer.error();
+  return std::unique_ptr<Control>(
+      new Control(config, std::move(secret), std::move(*mailer), std::move(directory_changed)));
+}
+
+Control::Control(const Config& config, std::string root_secret, std::unique_ptr<Mailer> mailer,
+                 std::function<void()> directory_changed)
+    : config_(config),
+      tokens_(config.control.jwt_secret.empty() ? digest_hex("tokens of " + root_secret)
+                                                : config.control.jwt_secret),
+      passwords_(static_cast<std::ptrdiff_t>(config.control.password_hashes_max)),
+      mailer_(std::move(mailer)),
+      stores_([&config] { return connect(config); }),
+      services_{.config = config,
+                .clock = system_clock(),
+                .tokens = tokens_,
+                .passwords = passwords_,
+                .directory_changed = std::move(directory_changed),
+                .send_code = [this](std::string_view to, sink::CodePurpose purpose,
+                                    std::string_view code) { send_code(to, purpose, code); }},
+      endpoints_(all_endpoints()),
+      workers_({.name = "control", .threads = static_cast<std::uint32_t>(config.control.workers)}),
+      mail_workers_({.name = "mail", .threads = 1}) {}
+
+Control::~Control() {
+  stop();
+}
+
+void Control::add_shard(Shard& shard, Router& router) {
+  handlers_.push_back(std::make_unique<ControlHandler>(shard, workers_, stores_, services_, endpoints_));
+  router.set_fallback(*handlers_.back());
+}
+
+void Control::stop() {
+  mailer_->abort();
+  workers_.stop();
+  mail_workers_.stop();
+}
+
+// A code is worth nothing after some minutes, so it is tried once: who got none asks for another.
+void Control::send_code(std::string_view to, sink::CodePurpose purpose, std::string_view code) {
+  const bool is_reset = purpose == sink::CodePurpose::kReset;
+  Mail mail{.id = random_token(),
+            .to = {std::string(to)},
+            .subject = is_reset ? "Your password reset code" : "Your verification code",
+            .text = fmt::format("{} is your {} code. It is valid for 10 minutes.\n\n"
+                                "If you did not ask for it, somebody has typed your address by mistake.\n",
+                                code, is_reset ? "password reset" : "verification"),
+            .html = {}};
+  const bool queued = mail_workers_.try_post([this, mail = std::move(mail)] {
+    if (const Status sent = mailer_->send(mail); !sent)
+      log::error("control: a mail with a code could not be sent: {}", sent.error().message);
+  });
+  if (!queued) log::error("control: too many mails wait to be sent");
+}
+
+}  // namespace kavach::http

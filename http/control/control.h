@@ -1,0 +1,53 @@
+// Control: the control API of one node: its workers, its connections to the store, and what its endpoints
+// share.
+//
+// Built with the node, a handler for each shard. Nothing of it runs on a shard but finding the endpoint.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/config.h"
+#include "engine/result.h"
+#include "engine/shard.h"
+#include "engine/worker_pool.h"
+#include "http/control/control_handler.h"
+#include "http/control/endpoint.h"
+#include "http/outbound/mailer.h"
+#include "http/outbound/secret_box.h"
+#include "http/router.h"
+
+namespace kavach::http {
+
+class Control {
+ public:
+  // `directory_changed`: see Services. REQUIRES: the config outlives it.
+  static Result<std::unique_ptr<Control>> create(const Config& config,
+                                                 std::function<void()> directory_changed);
+  ~Control();  // stop()
+
+  // The shard's handler, for every path that the router does not know. REQUIRES: before the shards start.
+  void add_shard(Shard& shard, Router& router);
+  // Finishes what is under way. REQUIRES: the shards still run. Idempotent.
+  void stop();
+
+ private:
+  Control(const Config& config, std::string root_secret, std::unique_ptr<Mailer> mailer,
+          std::function<void()> directory_changed);
+  void send_code(std::string_view to, sink::CodePurpose purpose, std::string_view code);
+
+  const Config& config_;
+  const TokenSigner tokens_;
+  PasswordHasher passwords_;
+  const std::unique_ptr<Mailer> mailer_;
+  sink::ControlStorePool stores_;
+  const Services services_;
+  const std::vector<const Endpoint*> endpoints_;
+  WorkerPool workers_;
+  WorkerPool mail_workers_;
+  std::vector<std::unique_ptr<ControlHandler>> handlers_;
+};
+
+}  // namespace kavach::http

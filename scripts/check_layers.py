@@ -59,6 +59,7 @@ THIRD_PARTY = {
     "libpq-fe": ("sink/store/postgres/", *PROOF),
     "librdkafka/": ("sink/kafka/", "sink/writer/", *PROOF),
     "jwt.h": ("http/control/", *PROOF),
+    "date/": ("http/control/", *PROOF),
     "sodium": ("http/control/", *PROOF),
     "toml++/": ("engine/", "quota/", *PROOF),
     "spdlog/": ("engine/log.cc", *PROOF),

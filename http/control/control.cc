@@ -65,7 +65,9 @@ Control::Control(const Config& config, std::string root_secret, std::unique_ptr<
                                     std::string_view code) { send_code(to, purpose, code); }},
       endpoints_(all_endpoints()),
       workers_({.name = "control", .threads = static_cast<std::uint32_t>(config.control.workers)}),
-      mail_workers_({.name = "mail", .threads = 1}) {}
+      mail_workers_({.name = "mail", .threads = 1}),
+      openapi_(openapi(endpoints_), "application/json"),
+      docs_(docs_page(endpoints_), "text/html; charset=utf-8") {}
 
 Control::~Control() {
   stop();
@@ -74,6 +76,8 @@ Control::~Control() {
 void Control::add_shard(Shard& shard, Router& router) {
   handlers_.push_back(std::make_unique<ControlHandler>(shard, workers_, stores_, services_, endpoints_));
   router.set_fallback(*handlers_.back());
+  router.add(Method::kGet, "/openapi.json", openapi_);
+  router.add(Method::kGet, "/docs", docs_);
 }
 
 void Control::stop() {

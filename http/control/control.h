@@ -14,6 +14,7 @@
 #include "engine/shard.h"
 #include "engine/worker_pool.h"
 #include "http/control/control_handler.h"
+#include "http/control/docs.h"
 #include "http/control/endpoint.h"
 #include "http/outbound/mailer.h"
 #include "http/outbound/secret_box.h"
@@ -48,6 +49,7 @@ class Control {
   WorkerPool workers_;
   WorkerPool mail_workers_;
   std::vector<std::unique_ptr<ControlHandler>> handlers_;
+  FixedHandler openapi_, docs_;  // of all shards: nothing in them changes
 };
 
 }  // namespace kavach::http

@@ -18,7 +18,7 @@ Reply invalid(Call& call) {
 
 std::vector<const Endpoint*> all_endpoints() {
   std::vector<const Endpoint*> all;
-  for (const auto table : {auth_endpoints(), key_endpoints()}) {
+  for (const auto table : {auth_endpoints(), key_endpoints(), organization_endpoints()}) {
     for (const Endpoint& endpoint : table) all.push_back(&endpoint);
   }
   return all;

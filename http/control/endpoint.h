@@ -75,6 +75,7 @@ struct Endpoint {
   const Schema* query = nullptr;  // null: none
   int status = 200;
   const Schema* reply = nullptr;     // null: no body
+  std::span<const int> also = {};  // other statuses with the same body
   std::span<const int> errors = {};  // beside those that follow from the row
   Outcome (*run)(Call& call);
 };
@@ -87,6 +88,7 @@ Reply invalid(Call& call);               // 422 with what the reader found
 // The tables of the resources.
 std::span<const Endpoint> auth_endpoints();
 std::span<const Endpoint> key_endpoints();
+std::span<const Endpoint> organization_endpoints();
 
 // All of them, in their order.
 std::vector<const Endpoint*> all_endpoints();

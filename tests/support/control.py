@@ -49,7 +49,7 @@ class Dashboard:
     def mails(self) -> list[email.message.EmailMessage]:
         """To this person, oldest first."""
         outbox = Path(self.node.settings["mail.outbox_directory"])
-        files = sorted(outbox.glob("*.eml"), key=lambda file: file.stat().st_mtime_ns) if outbox.exists() else []
+        files = sorted(outbox.glob("[!.]*.eml"), key=lambda file: file.stat().st_mtime_ns) if outbox.exists() else []
         read = [email.message_from_bytes(file.read_bytes(), policy=email.policy.default) for file in files]
         return [mail for mail in read if self.address in mail["To"]]
 

@@ -259,5 +259,5 @@ def test_two_nodes_and_two_writers_lose_nothing_when_one_of_each_is_killed(make_
         hurt_at_random(rng, [restart_node(nodes[1]), restart_writer(writers[1]), freeze_writer])
     pipeline.wait_until_stored(patience_s=4 * PATIENCE_S)
     fleet.check()
-    pipeline.reconcile()
+    pipeline.reconcile(with_repetitions=True)
     assert fleet.busy == 0

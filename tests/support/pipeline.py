@@ -74,7 +74,8 @@ class Pipeline:
         assert done.returncode in (0, 1), done.stderr
         report = json.loads(done.stdout)
         assert report["total"]["missing_in_topic"] == 0, done.stdout
-        assert with_repetitions or report["missing"] == 0, done.stdout
+        # Of very many repetitions not every one is looked up.
+        assert with_repetitions or report["missing"] == report["unchecked"], done.stdout
         assert report["doubled"] == report["roll_ups_differ"] == report["damaged_frames"] == 0, done.stdout
         return report
 

@@ -100,10 +100,14 @@ def layer_of(name: str) -> str | None:
     return max((layer for layer in MAY_INCLUDE if name == layer or name.startswith(layer + "/")), key=len, default=None)
 
 
+# Headers that exist to own a library's handles, for the .cc files of its places only.
+WRAPPERS = ("sink/kafka/handles.h",)
+
+
 def may_show(name: str, places: tuple[str, ...]) -> bool:
     if not any(name == place or (place.endswith("/") and name.startswith(place)) for place in places):
         return False
-    return name.endswith(".cc") or name.startswith(PROOF)
+    return name.endswith(".cc") or name.startswith(PROOF) or name in WRAPPERS
 
 
 def source_files(root: Path) -> list[str]:

@@ -31,7 +31,11 @@ void ShipperMetrics::add_to(MetricsRegistry& registry) const {
 }
 
 Shipper::Shipper(Journal& journal, std::unique_ptr<Store> store, const ShipperOptions& options)
-    : journal_(journal), options_(options), store_(std::move(store)), follower_(journal) {}
+    : journal_(journal),
+      options_(options),
+      store_(std::move(store)),
+      transaction_events_max_(options.batch_events_max),
+      follower_(journal) {}
 
 Result<std::unique_ptr<Shipper>> Shipper::create(Journal& journal, std::unique_ptr<Store> store,
                                                  const ShipperOptions& options) {
@@ -120,6 +124,7 @@ bool Shipper::gather() {
     if (batch_count_ == batches_.size()) {
       batches_.emplace_back();
       backings_.emplace_back();
+      seqs_.emplace_back();
     }
     // Views stay valid although the vectors grow: a moved vector keeps its memory, and the arena's text is
     // written by decode_batch() below, behind the move.
@@ -130,6 +135,7 @@ bool Shipper::gather() {
       return false;
     }
     event_count_ += batches_[batch_count_].events.size();
+    seqs_[batch_count_] = (*entry)->seq;
     ++batch_count_;
     gathered_seq_ = (*entry)->seq;
   }
@@ -138,32 +144,55 @@ bool Shipper::gather() {
   return true;
 }
 
+// How many of the gathered batches the next transaction has. One that takes longer than the database is
+// waited for would never succeed: after a failure the next one is half as large, and grows again with each
+// that succeeds.
+std::size_t Shipper::transaction_size() const noexcept {
+  std::size_t size = 0;
+  std::uint64_t events = 0;
+  while (first_batch_ + size < batch_count_) {
+    events += batches_[first_batch_ + size].events.size();
+    if (events > transaction_events_max_ && size > 0) break;
+    ++size;
+  }
+  return size;
+}
+
 // One transaction, tried until it succeeds. False: it cannot go on, or there is no time left.
 bool Shipper::store_batches() {
   const MonoMicros started = system_clock().mono();
+  const std::size_t size = transaction_size();
+  const std::size_t end = first_batch_ + size;
+  const std::uint64_t seq = end == batch_count_ ? gathered_seq_ : seqs_[end - 1];
   const auto outcome =
-      store_->apply(std::span<const Batch>(batches_.data(), batch_count_), journal_.id(), gathered_seq_);
+      store_->apply(std::span<const Batch>(batches_).subspan(first_batch_, size), journal_.id(), seq);
   if (!outcome) {
     if (!outcome.error().retryable) {
       metrics_.failures.add();
       give_up(outcome.error().message);
       return false;
     }
+    std::uint64_t events = 0;
+    for (std::size_t i = first_batch_; i < end; ++i) events += batches_[i].events.size();
+    transaction_events_max_ = std::max<std::uint64_t>(1, events / 2);
     back_off("the store refuses writes", outcome.error().message);
     return !follower_.time_is_up();
   }
   follower_.succeeded();
   if (!healthy_.exchange(true)) log::info("shipper: stores again");
-  stored_seq_ = gathered_seq_;
-  if (batch_count_ > 0) stored_until_ = batches_[batch_count_ - 1].received_at;
+  transaction_events_max_ =
+      std::min(options_.batch_events_max, transaction_events_max_ + transaction_events_max_ / 4 + 1);
+  stored_seq_ = seq;
+  if (size > 0) stored_until_ = batches_[end - 1].received_at;
   journal_.release(stored_seq_);
   metrics_.events.add(outcome->stored);
   metrics_.duplicates.add(outcome->duplicates);
   metrics_.transactions.add();
   metrics_.position.set(static_cast<std::int64_t>(stored_seq_));
   metrics_.transaction_duration.record(system_clock().mono() - started);
-  batch_count_ = 0;
-  oldest_received_at_ = 0;
+  first_batch_ = end;
+  oldest_received_at_ = end < batch_count_ ? batches_[end].received_at : 0;
+  if (end == batch_count_) first_batch_ = batch_count_ = 0;
   return true;
 }
 

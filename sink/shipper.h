@@ -58,6 +58,7 @@ class Shipper {
   Shipper(Journal& journal, std::unique_ptr<Store> store, const ShipperOptions& options);
   void run();
   bool gather();
+  std::size_t transaction_size() const noexcept;
   bool store_batches();
   // Something that may pass: says so once, and waits longer each time.
   void back_off(std::string_view what, std::string_view why);
@@ -79,10 +80,13 @@ class Shipper {
     std::vector<std::uint8_t> payload;
     std::string arena;
   };
-  // The first batch_count_ are gathered; the others keep their memory.
+  // The first batch_count_ are gathered, those before first_batch_ are stored; the others keep their memory.
   std::vector<Batch> batches_;
   std::vector<Backing> backings_;
+  std::vector<std::uint64_t> seqs_;  // of their frames
+  std::size_t first_batch_ = 0;
   std::size_t batch_count_ = 0;
+  std::uint64_t transaction_events_max_;  // of the next one
   std::uint64_t event_count_ = 0;
   bool is_catching_up_ = false;  // the last transaction was full
   MonoMicros next_prune_ = 0;

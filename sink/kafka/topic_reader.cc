@@ -10,6 +10,8 @@
 #include <thread>
 #include <utility>
 
+#include "sink/kafka/handles.h"
+
 namespace kavach::sink {
 namespace {
 
@@ -33,36 +35,12 @@ bool passes_by_itself(rd_kafka_resp_err_t code) noexcept {
   return std::find(std::begin(kPassing), std::end(kPassing), code) != std::end(kPassing);
 }
 
-struct DestroyClient {
-  void operator()(rd_kafka_t* client) const noexcept { rd_kafka_destroy(client); }
-};
-struct DestroyList {
-  void operator()(rd_kafka_topic_partition_list_t* list) const noexcept {
-    rd_kafka_topic_partition_list_destroy(list);
-  }
-};
-using PartitionList = std::unique_ptr<rd_kafka_topic_partition_list_t, DestroyList>;
-struct DestroyTopic {
-  void operator()(rd_kafka_topic_t* topic) const noexcept { rd_kafka_topic_destroy(topic); }
-};
-struct DestroyMetadata {
-  void operator()(const rd_kafka_metadata_t* metadata) const noexcept { rd_kafka_metadata_destroy(metadata); }
-};
-
-PartitionList make_list(std::size_t size) {
-  return PartitionList(rd_kafka_topic_partition_list_new(static_cast<int>(size)));
-}
-
-std::span<rd_kafka_topic_partition_t> elements_of(const PartitionList& list) {
-  return {list->elems, static_cast<std::size_t>(list->cnt)};
-}
-
 }  // namespace
 
 struct TopicReader::Impl {
   std::string topic;
   int timeout_ms = 0;
-  std::unique_ptr<rd_kafka_t, DestroyClient> client;
+  KafkaClient client;
 
   Failure failed(std::string_view what, rd_kafka_resp_err_t code) const {
     return passing_failure(fmt::format("topic {}: {}: {}", topic, what, rd_kafka_err2str(code)));
@@ -111,12 +89,11 @@ Result<std::unique_ptr<TopicReader>> TopicReader::create(const KafkaOptions& opt
 }
 
 Result<std::vector<std::int32_t>> TopicReader::Impl::partitions() const {
-  const std::unique_ptr<rd_kafka_topic_t, DestroyTopic> handle(
-      rd_kafka_topic_new(client.get(), topic.c_str(), nullptr));
+  const KafkaTopicHandle handle(rd_kafka_topic_new(client.get(), topic.c_str(), nullptr));
   const rd_kafka_metadata_t* found = nullptr;
   const rd_kafka_resp_err_t code = rd_kafka_metadata(client.get(), 0, handle.get(), &found, timeout_ms);
   if (code != RD_KAFKA_RESP_ERR_NO_ERROR) return failed("cannot ask the brokers", code);
-  const std::unique_ptr<const rd_kafka_metadata_t, DestroyMetadata> metadata(found);
+  const KafkaMetadata metadata(found);
   const rd_kafka_metadata_topic& described = metadata->topics[0];
   std::vector<std::int32_t> ids;
   if (described.err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) return ids;
@@ -128,7 +105,7 @@ Result<std::vector<std::int32_t>> TopicReader::Impl::partitions() const {
 rd_kafka_resp_err_t TopicReader::Impl::find_times(rd_kafka_topic_partition_list_t* list) const {
   const PartitionList answered(rd_kafka_topic_partition_list_copy(list));
   rd_kafka_resp_err_t code = rd_kafka_offsets_for_times(client.get(), answered.get(), timeout_ms);
-  for (const rd_kafka_topic_partition_t& at : elements_of(answered)) {
+  for (const rd_kafka_topic_partition_t& at : elements_of(*answered)) {
     if (code == RD_KAFKA_RESP_ERR_NO_ERROR) code = at.err;
   }
   if (code != RD_KAFKA_RESP_ERR_NO_ERROR) return code;
@@ -149,7 +126,7 @@ Result<std::vector<TopicSlice>> TopicReader::locate(WallMicros since) {
   }
   rd_kafka_resp_err_t code = impl_->patiently([&] { return impl_->find_times(begins.get()); });
   if (code != RD_KAFKA_RESP_ERR_NO_ERROR) return impl_->failed("cannot ask where to begin", code);
-  for (const rd_kafka_topic_partition_t& at : elements_of(begins)) {
+  for (const rd_kafka_topic_partition_t& at : elements_of(*begins)) {
     std::int64_t low = 0;
     std::int64_t high = 0;
     code = impl_->patiently([&] {

@@ -6,23 +6,17 @@
 #include <memory>
 #include <utility>
 
+#include "sink/kafka/handles.h"
+
 namespace kavach::sink {
 namespace {
 
 constexpr int kTimeoutMs = 30'000;
 
-template <auto Destroy>
-struct Destroyer {
-  template <typename T>
-  void operator()(T* handle) const noexcept {
-    Destroy(handle);
-  }
-};
-using Client = std::unique_ptr<rd_kafka_t, Destroyer<rd_kafka_destroy>>;
-using Queue = std::unique_ptr<rd_kafka_queue_t, Destroyer<rd_kafka_queue_destroy>>;
-using Event = std::unique_ptr<rd_kafka_event_t, Destroyer<rd_kafka_event_destroy>>;
-using AdminOptions = std::unique_ptr<rd_kafka_AdminOptions_t, Destroyer<rd_kafka_AdminOptions_destroy>>;
-using NewTopic = std::unique_ptr<rd_kafka_NewTopic_t, Destroyer<rd_kafka_NewTopic_destroy>>;
+using Queue = std::unique_ptr<rd_kafka_queue_t, KafkaDestroyer<rd_kafka_queue_destroy>>;
+using Event = std::unique_ptr<rd_kafka_event_t, KafkaDestroyer<rd_kafka_event_destroy>>;
+using AdminOptions = std::unique_ptr<rd_kafka_AdminOptions_t, KafkaDestroyer<rd_kafka_AdminOptions_destroy>>;
+using NewTopic = std::unique_ptr<rd_kafka_NewTopic_t, KafkaDestroyer<rd_kafka_NewTopic_destroy>>;
 
 Failure refused(const std::string& what, const char* why) {
   return failure("Kafka: " + what + ": " + why);
@@ -51,7 +45,7 @@ Result<std::vector<TopicOutcome>> create_topics(const KafkaOptions& options,
   auto conf = producer_conf(options);
   if (!conf) return conf.error();
   char why[256];
-  const Client client(rd_kafka_new(RD_KAFKA_PRODUCER, conf->get(), why, sizeof why));
+  const KafkaClient client(rd_kafka_new(RD_KAFKA_PRODUCER, conf->get(), why, sizeof why));
   if (client == nullptr) return refused("no client", why);
   static_cast<void>(conf->release());  // rd_kafka_new() has taken it
 

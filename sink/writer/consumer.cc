@@ -5,22 +5,12 @@
 #include <algorithm>
 
 #include "engine/log.h"
+#include "sink/kafka/handles.h"
 
 namespace kavach::sink {
 namespace {
 
-struct DestroyList {
-  void operator()(rd_kafka_topic_partition_list_t* list) const noexcept {
-    rd_kafka_topic_partition_list_destroy(list);
-  }
-};
-using PartitionList = std::unique_ptr<rd_kafka_topic_partition_list_t, DestroyList>;
-
 constexpr int kErrorBytes = 512;
-
-std::span<const rd_kafka_topic_partition_t> entries(const rd_kafka_topic_partition_list_t& list) {
-  return {list.elems, static_cast<std::size_t>(list.cnt)};
-}
 
 }  // namespace
 
@@ -82,7 +72,7 @@ struct Consumer::Rebalance {
       return;
     }
     std::vector<std::int32_t> partitions;
-    for (const auto& entry : entries(*list)) partitions.push_back(entry.partition);
+    for (const auto& entry : elements_of(*list)) partitions.push_back(entry.partition);
     // First: nobody may still work for them when the group hears that they are free.
     self.owner_.lose(partitions);
     rd_kafka_assign(client, nullptr);
@@ -91,7 +81,8 @@ struct Consumer::Rebalance {
 
   static void assign(Consumer& self, rd_kafka_t* client, rd_kafka_topic_partition_list_t& list) {
     std::vector<PartitionStart> starts;
-    for (const auto& entry : entries(list)) starts.push_back({.partition = entry.partition, .offset = {}});
+    for (const auto& entry : elements_of(list))
+      starts.push_back({.partition = entry.partition, .offset = {}});
     if (!self.owner_.take(starts)) {
       rd_kafka_assign(client, nullptr);
       return;
@@ -126,7 +117,7 @@ Consumer::~Consumer() {
 }
 
 void Consumer::join() {
-  const PartitionList topics(rd_kafka_topic_partition_list_new(1));
+  const PartitionList topics = make_list(1);
   rd_kafka_topic_partition_list_add(topics.get(), topic_.c_str(), RD_KAFKA_PARTITION_UA);
   // Fails only for what no config can be: an empty list, a client that is no consumer.
   rd_kafka_subscribe(client_.get(), topics.get());

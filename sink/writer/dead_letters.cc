@@ -7,31 +7,16 @@
 #include <charconv>
 
 #include "engine/clock.h"
+#include "sink/kafka/handles.h"
 
 namespace kavach::sink {
 namespace {
 
 constexpr int kErrorBytes = 512;
 
-struct DestroyClient {
-  void operator()(rd_kafka_t* client) const noexcept { rd_kafka_destroy(client); }
-};
-using Client = std::unique_ptr<rd_kafka_t, DestroyClient>;
-
-struct DestroyList {
-  void operator()(rd_kafka_topic_partition_list_t* list) const noexcept {
-    rd_kafka_topic_partition_list_destroy(list);
-  }
-};
-using PartitionList = std::unique_ptr<rd_kafka_topic_partition_list_t, DestroyList>;
-
-struct DestroyMetadata {
-  void operator()(const rd_kafka_metadata_t* metadata) const noexcept { rd_kafka_metadata_destroy(metadata); }
-};
-
-Result<Client> make_client(rd_kafka_type_t type, rd_kafka_conf_t* conf) {
+Result<KafkaClient> make_client(rd_kafka_type_t type, rd_kafka_conf_t* conf) {
   char error[kErrorBytes];
-  Client client(rd_kafka_new(type, conf, error, sizeof(error)));
+  KafkaClient client(rd_kafka_new(type, conf, error, sizeof(error)));
   if (client != nullptr) return client;
   rd_kafka_conf_destroy(conf);
   return failure(std::string("cannot make the Kafka client: ") + error);
@@ -97,7 +82,7 @@ struct RecordSender::Impl {
   // Of the send() that is under way.
   std::size_t waiting = 0;
   rd_kafka_resp_err_t error = RD_KAFKA_RESP_ERR_NO_ERROR;
-  Client client;  // the last: its destruction may still report
+  KafkaClient client;  // the last: its destruction may still report
 
   static void on_delivery(rd_kafka_t*, const rd_kafka_message_t* message, void* opaque) {
     auto& self = *static_cast<Impl*>(opaque);
@@ -167,7 +152,7 @@ Status RecordSender::send(std::span<const OutgoingRecord> records, std::int64_t 
 struct DeadLetterReader::Impl {
   std::string topic;
   int timeout_ms = 0;
-  Client client;
+  KafkaClient client;
   PartitionList read;  // each partition with the offset up to which it was read
 };
 
@@ -191,31 +176,29 @@ Result<std::unique_ptr<DeadLetterReader>> DeadLetterReader::create(rd_kafka_conf
 Status DeadLetterReader::read(bool all, const std::function<Status(ConsumedRecord letter)>& each) {
   rd_kafka_t* const client = impl_->client.get();
   const int patience = impl_->timeout_ms;
-  const std::unique_ptr<rd_kafka_topic_t, decltype(&rd_kafka_topic_destroy)> handle(
-      rd_kafka_topic_new(client, impl_->topic.c_str(), nullptr), &rd_kafka_topic_destroy);
+  const KafkaTopicHandle handle(rd_kafka_topic_new(client, impl_->topic.c_str(), nullptr));
   const rd_kafka_metadata_t* found = nullptr;
   rd_kafka_resp_err_t code = rd_kafka_metadata(client, 0, handle.get(), &found, patience);
   if (code != RD_KAFKA_RESP_ERR_NO_ERROR) return kafka_failure("cannot ask the brokers", code);
-  const std::unique_ptr<const rd_kafka_metadata_t, DestroyMetadata> metadata(found);
+  const KafkaMetadata metadata(found);
   const rd_kafka_metadata_topic& topic = metadata->topics[0];
   if (topic.err != RD_KAFKA_RESP_ERR_NO_ERROR) return kafka_failure("topic " + impl_->topic, topic.err);
 
-  impl_->read.reset(rd_kafka_topic_partition_list_new(topic.partition_cnt));
+  impl_->read = make_list(static_cast<std::size_t>(topic.partition_cnt));
   for (int i = 0; i < topic.partition_cnt; ++i) {
     rd_kafka_topic_partition_list_add(impl_->read.get(), impl_->topic.c_str(), topic.partitions[i].id);
   }
   code = rd_kafka_committed(client, impl_->read.get(), patience);
   if (code != RD_KAFKA_RESP_ERR_NO_ERROR) return kafka_failure("cannot ask what was replayed", code);
 
-  for (rd_kafka_topic_partition_t& at :
-       std::span(impl_->read->elems, static_cast<std::size_t>(impl_->read->cnt))) {
+  for (rd_kafka_topic_partition_t& at : elements_of(*impl_->read)) {
     std::int64_t low = 0;
     std::int64_t high = 0;
     code = rd_kafka_query_watermark_offsets(client, at.topic, at.partition, &low, &high, patience);
     if (code != RD_KAFKA_RESP_ERR_NO_ERROR) return kafka_failure("cannot ask how much there is", code);
     at.offset = all ? low : std::max(low, at.offset);  // negative: nothing was replayed
     if (at.offset >= high) continue;
-    const PartitionList one(rd_kafka_topic_partition_list_new(1));
+    const PartitionList one = make_list(1);
     rd_kafka_topic_partition_list_add(one.get(), at.topic, at.partition)->offset = at.offset;
     if (code = rd_kafka_assign(client, one.get()); code != RD_KAFKA_RESP_ERR_NO_ERROR) {
       return kafka_failure("cannot read " + impl_->topic, code);

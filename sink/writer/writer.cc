@@ -44,7 +44,10 @@ void throw_exception_from_error(const WriteFailure& failure, const boost::source
 }
 
 Writer::Writer(std::unique_ptr<WriterStore> store, DecodeRecord decode, const WriterOptions& options)
-    : options_(options), decode_(std::move(decode)), store_(std::move(store)) {}
+    : options_(options),
+      decode_(std::move(decode)),
+      store_(std::move(store)),
+      transaction_events_max_(options.batch_events_max) {}
 
 Result<std::unique_ptr<Writer>> Writer::create(std::unique_ptr<WriterStore> store, DecodeRecord decode,
                                                rd_kafka_conf_s* consumer, rd_kafka_conf_s* producer,
@@ -170,7 +173,7 @@ void Writer::drop_pending() {
 
 bool Writer::store_pending() {
   while (stored_count_ < pending_.size()) {
-    switch (store_range(stored_count_, pending_.size())) {
+    switch (store_range(stored_count_, end_of_transaction())) {
       case Attempt::kDone:
         break;
       case Attempt::kRetry:
@@ -193,6 +196,25 @@ bool Writer::store_pending() {
   return true;
 }
 
+std::uint64_t Writer::events_of(std::size_t from, std::size_t to) const noexcept {
+  std::uint64_t events = 0;
+  for (std::size_t i = from; i < to; ++i) events += std::max<std::size_t>(1, batches_[i].events.size());
+  return events;
+}
+
+// A transaction that takes longer than the database is waited for would never succeed: after a failure the
+// next one is half as large, and grows again with each that succeeds.
+std::size_t Writer::end_of_transaction() const noexcept {
+  std::size_t end = stored_count_;
+  std::uint64_t events = 0;
+  while (end < pending_.size()) {
+    events += std::max<std::size_t>(1, batches_[end].events.size());
+    if (events > transaction_events_max_ && end > stored_count_) break;
+    ++end;
+  }
+  return end;
+}
+
 // Stores the records from..to, in order. A range that the database refuses is halved until the record that it
 // means stands alone.
 Writer::Attempt Writer::store_range(std::size_t from, std::size_t to) {
@@ -205,6 +227,8 @@ Writer::Attempt Writer::store_range(std::size_t from, std::size_t to) {
   if (outcome) {
     recovered();
     stored_count_ = to;
+    transaction_events_max_ =
+        std::min(options_.batch_events_max, transaction_events_max_ + transaction_events_max_ / 4 + 1);
     last_stored_ms_ = pending_[to - 1].record.timestamp_ms();
     metrics_.events.add(outcome->stored);
     metrics_.duplicates.add(outcome->duplicates);
@@ -214,6 +238,7 @@ Writer::Attempt Writer::store_range(std::size_t from, std::size_t to) {
   }
   switch (outcome.error().error) {
     case WriteError::kAway:
+      transaction_events_max_ = std::max<std::uint64_t>(1, events_of(from, to) / 2);
       back_off("the database takes no events", outcome.error().message);
       return Attempt::kRetry;
     case WriteError::kFenced:

@@ -129,6 +129,8 @@ class Writer final : private Consumer::Owner {
   void refuse(std::size_t index, std::string reason);
   // Until all is stored, or lost, or there is no time left. False: it cannot go on.
   bool store_pending();
+  std::uint64_t events_of(std::size_t from, std::size_t to) const noexcept;
+  std::size_t end_of_transaction() const noexcept;
   Attempt store_range(std::size_t from, std::size_t to);
   Result<ApplyOutcome, WriteFailure> apply(std::size_t from, std::size_t to);
   Status bury_refused(std::size_t from, std::size_t to);
@@ -156,6 +158,7 @@ class Writer final : private Consumer::Owner {
   std::vector<Uuid> nodes_;
   std::deque<std::string> arenas_;
   std::uint64_t event_count_ = 0;
+  std::uint64_t transaction_events_max_;  // of the next one
   std::int64_t last_stored_ms_ = 0;
   bool is_claiming_ = false;  // within the group's callback, where it cannot be polled
   std::int64_t backoff_us_ = 0;

@@ -68,6 +68,7 @@ struct Database {
   std::vector<std::string> stored;
   std::string refused;  // an event of this name
   bool away = false;
+  std::size_t in_time_max = 1'000'000;  // more events of one transaction take too long
   int claims = 0;
 };
 
@@ -100,6 +101,9 @@ class MemoryStore final : public WriterStore {
         return WriteFailure{WriteError::kFenced, "fenced"};
       }
     }
+    std::size_t events = 0;
+    for (const Batch& batch : batches) events += batch.events.size();
+    if (events > database_.in_time_max) return WriteFailure{WriteError::kAway, "has not answered in time"};
     std::vector<std::string> names;
     for (const Batch& batch : batches) {
       for (const Event& event : batch.events) {
@@ -279,6 +283,15 @@ TEST_CASE_FIXTURE(Fixture, "a store that is away is waited for") {
   writer->stop(kPatience);
   CHECK(sorted() == names(0, 200));
   CHECK(writer->healthy());
+}
+
+TEST_CASE_FIXTURE(Fixture, "a database that is too slow for a large transaction gets smaller ones") {
+  database.in_time_max = 40;
+  send(names(0, 200));
+  auto writer = start();
+  wait_until([&] { return stored() >= 200; }, "all are stored");
+  writer->stop(kPatience);
+  CHECK(sorted() == names(0, 200));
 }
 
 TEST_CASE_FIXTURE(

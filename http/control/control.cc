@@ -53,6 +53,7 @@ Control::Control(const Config& config, std::string root_secret, std::unique_ptr<
     : config_(config),
       tokens_(config.control.jwt_secret.empty() ? digest_hex("tokens of " + root_secret)
                                                 : config.control.jwt_secret),
+      secrets_(root_secret),
       passwords_(static_cast<std::ptrdiff_t>(config.control.password_hashes_max)),
       mailer_(std::move(mailer)),
       stores_([&config] { return connect(config); }),
@@ -60,6 +61,7 @@ Control::Control(const Config& config, std::string root_secret, std::unique_ptr<
                 .clock = system_clock(),
                 .tokens = tokens_,
                 .passwords = passwords_,
+                .secrets = secrets_,
                 .directory_changed = std::move(directory_changed),
                 .send_code = [this](std::string_view to, sink::CodePurpose purpose,
                                     std::string_view code) { send_code(to, purpose, code); }},

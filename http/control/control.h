@@ -41,6 +41,7 @@ class Control {
 
   const Config& config_;
   const TokenSigner tokens_;
+  const SecretBox secrets_;
   PasswordHasher passwords_;
   const std::unique_ptr<Mailer> mailer_;
   sink::ControlStorePool stores_;

@@ -18,6 +18,7 @@
 #include "http/control/passwords.h"
 #include "http/control/schema.h"
 #include "http/control/tokens.h"
+#include "http/outbound/secret_box.h"
 #include "http/transport/handler.h"
 #include "sink/store/control/accounts.h"
 #include "sink/store/control/control_store.h"
@@ -38,6 +39,7 @@ struct Services {
   const Clock& clock;
   const TokenSigner& tokens;
   PasswordHasher& passwords;
+  const SecretBox& secrets;  // for what is kept and must be sent again: targets and secrets of alerts
   // The directory (organizations, keys, limits, kills) changed: returns when this node's shards have it.
   std::function<void()> directory_changed;
   // A mail with a one-time code; never waits for a server.

@@ -25,8 +25,8 @@ std::string fields_of(const Schema* schema) {
   if (schema == nullptr) return "";
   std::string listed;
   for (const Field& field : schema->fields) {
-    listed += fmt::format("{}<code>{}</code>{}", listed.empty() ? "" : ", ", field.name,
-                          field.required ? "" : "?");
+    listed +=
+        fmt::format("{}<code>{}</code>{}", listed.empty() ? "" : ", ", field.name, field.required ? "" : "?");
   }
   return listed;
 }
@@ -62,9 +62,10 @@ std::string docs_page(std::span<const Endpoint* const> endpoints) {
       "<code>POST /v1/ingest</code> with an API key; everything below takes a token of "
       "<code>POST /v1/auth/login</code>.</p><table><tr><th>endpoint<th>who<th>what<th>takes<th>gives</tr>";
   for (const Endpoint* const endpoint : endpoints) {
-    page += fmt::format("<tr><td><code>{} {}</code><td>{}<td>{}<td>{}{}<td>{} {}</tr>", name_of(endpoint->method),
-                        endpoint->path, who(endpoint->access), endpoint->summary, fields_of(endpoint->query),
-                        fields_of(endpoint->body), endpoint->status, fields_of(endpoint->reply));
+    page +=
+        fmt::format("<tr><td><code>{} {}</code><td>{}<td>{}<td>{}{}<td>{} {}</tr>", name_of(endpoint->method),
+                    endpoint->path, who(endpoint->access), endpoint->summary, fields_of(endpoint->query),
+                    fields_of(endpoint->body), endpoint->status, fields_of(endpoint->reply));
   }
   return page + "</table></html>";
 }

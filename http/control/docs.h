@@ -15,7 +15,8 @@ class FixedHandler final : public Handler {
   FixedHandler(std::string body, std::string content_type)
       : body_(std::move(body)), content_type_(std::move(content_type)) {}
   void handle(Exchange& exchange) override {
-    exchange.answer({.body = body_, .content_type = content_type_, .headers = "Cache-Control: max-age=300\r\n"});
+    exchange.answer(
+        {.body = body_, .content_type = content_type_, .headers = "Cache-Control: max-age=300\r\n"});
   }
   std::optional<Response> refuse_early(const Request&) override {
     return Response{.status = 413, .body = R"({"detail":"Request body too large"})"};

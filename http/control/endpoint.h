@@ -77,7 +77,7 @@ struct Endpoint {
   const Schema* query = nullptr;  // null: none
   int status = 200;
   const Schema* reply = nullptr;     // null: no body
-  std::span<const int> also = {};  // other statuses with the same body
+  std::span<const int> also = {};    // other statuses with the same body
   std::span<const int> errors = {};  // beside those that follow from the row
   Outcome (*run)(Call& call);
 };

@@ -175,7 +175,8 @@ void operation(const Endpoint& endpoint, JsonOut& out) {
   out.key("responses").begin();
   response(endpoint.status, "It was done",
            endpoint.reply == nullptr ? std::string() : reference(endpoint.reply->name), out);
-  for (const int status : endpoint.also) response(status, "It was done", reference(endpoint.reply->name), out);
+  for (const int status : endpoint.also)
+    response(status, "It was done", reference(endpoint.reply->name), out);
   for (const int error : errors_of(endpoint)) {
     response(error, "It was refused", reference(error == 422 ? "ValidationErrors" : "Refusal"), out);
   }

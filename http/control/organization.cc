@@ -1,7 +1,7 @@
 // The endpoints of an organization's settings and budgets (contract/agentkavach.md section 7).
+#include "sink/store/control/organization.h"
 #include "http/control/endpoint.h"
 #include "http/control/time_zone.h"
-#include "sink/store/control/organization.h"
 
 namespace kavach::http {
 namespace {
@@ -48,7 +48,8 @@ Outcome change_settings(Call& call) {
 // --- budgets -----------------------------------------------------------------------------------------------
 
 constexpr std::string_view kIdPrefix = "budget_";
-constexpr std::string_view kTypes[] = {"cost", "tokens_total", "tokens_input", "tokens_output", "calls", "duration"};
+constexpr std::string_view kTypes[] = {"cost",          "tokens_total", "tokens_input",
+                                       "tokens_output", "calls",        "duration"};
 constexpr std::string_view kPeriods[] = {"daily", "monthly", "total"};
 
 constexpr Field kPutFields[] = {
@@ -137,23 +138,50 @@ constexpr std::string_view kSettingsTag = "settings";
 constexpr std::string_view kBudgetsTag = "org budgets";
 
 constexpr Endpoint settings_row(Method method, std::string_view path) {
-  return {.method = method, .path = path, .tag = kSettingsTag, .summary = "Change the organization's settings",
-          .access = Access::kAdmin, .body = &kChange, .reply = &kSettings, .run = change_settings};
+  return {.method = method,
+          .path = path,
+          .tag = kSettingsTag,
+          .summary = "Change the organization's settings",
+          .access = Access::kAdmin,
+          .body = &kChange,
+          .reply = &kSettings,
+          .run = change_settings};
 }
 constexpr Endpoint kEndpoints[] = {
     settings_row(Method::kPut, "/v1/dashboard/settings"),
-    {.method = Method::kGet, .path = "/v1/settings", .tag = kSettingsTag, .summary = "The organization's settings",
-     .access = Access::kMember, .reply = &kSettings, .run = show_settings},
+    {.method = Method::kGet,
+     .path = "/v1/settings",
+     .tag = kSettingsTag,
+     .summary = "The organization's settings",
+     .access = Access::kMember,
+     .reply = &kSettings,
+     .run = show_settings},
     settings_row(Method::kPut, "/v1/settings"),
     settings_row(Method::kPatch, "/v1/settings"),
-    {.method = Method::kGet, .path = "/v1/org/budgets", .tag = kBudgetsTag,
-     .summary = "The organization's budgets and what is used of them", .access = Access::kMember,
-     .reply = &kBudgets, .run = list_budgets},
-    {.method = Method::kPost, .path = "/v1/org/budgets", .tag = kBudgetsTag,
-     .summary = "Set the budget of a type and period", .access = Access::kAdmin, .body = &kPut, .status = 201,
-     .reply = &kBudget, .also = kUpdated, .run = put_budget},
-    {.method = Method::kDelete, .path = "/v1/org/budgets/{budget_id}", .tag = kBudgetsTag,
-     .summary = "Take a budget away", .access = Access::kAdmin, .status = 204, .errors = kNotFound,
+    {.method = Method::kGet,
+     .path = "/v1/org/budgets",
+     .tag = kBudgetsTag,
+     .summary = "The organization's budgets and what is used of them",
+     .access = Access::kMember,
+     .reply = &kBudgets,
+     .run = list_budgets},
+    {.method = Method::kPost,
+     .path = "/v1/org/budgets",
+     .tag = kBudgetsTag,
+     .summary = "Set the budget of a type and period",
+     .access = Access::kAdmin,
+     .body = &kPut,
+     .status = 201,
+     .reply = &kBudget,
+     .also = kUpdated,
+     .run = put_budget},
+    {.method = Method::kDelete,
+     .path = "/v1/org/budgets/{budget_id}",
+     .tag = kBudgetsTag,
+     .summary = "Take a budget away",
+     .access = Access::kAdmin,
+     .status = 204,
+     .errors = kNotFound,
      .run = drop_budget},
 };
 

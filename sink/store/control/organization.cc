@@ -59,8 +59,8 @@ StoreResult<void> set_org_settings(ControlStore& store, std::string_view org_id,
                                    std::optional<std::string_view> timezone) {
   return store.in_transaction([&]() -> StoreResult<void> {
     if (org_name) {
-      auto set = store.run("UPDATE organizations SET name = ?2, updated_at_us = ?3 WHERE id = ?1", org_id, *org_name,
-                           store.now());
+      auto set = store.run("UPDATE organizations SET name = ?2, updated_at_us = ?3 WHERE id = ?1", org_id,
+                           *org_name, store.now());
       if (!set) return set.error();
     }
     if (timezone) {

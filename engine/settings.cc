@@ -388,14 +388,14 @@ void add_billing(std::vector<Setting>& rows) {
   rows.push_back({"billing.stripe_url",
                   text<kTable, &Billing::stripe_url>("https://api.stripe.com", Rule::kNotEmpty), "",
                   Reload::kRestart, "Where Stripe's API is."});
-  rows.push_back({"billing.price_pro", text<kTable, &Billing::price_pro>("", Rule::kAny), "", Reload::kRestart,
-                  "Stripe's id of the monthly price of pro: price_..."});
-  rows.push_back({"billing.price_max", text<kTable, &Billing::price_max>("", Rule::kAny), "", Reload::kRestart,
-                  "Stripe's id of the monthly price of max."});
-  rows.push_back({"billing.success_url",
-                  text<kTable, &Billing::success_url>("http://localhost:3000/billing?checkout=success",
-                                                      Rule::kNotEmpty),
-                  "", Reload::kRestart, "Where a checkout that was paid leads, unless it says so itself."});
+  rows.push_back({"billing.price_pro", text<kTable, &Billing::price_pro>("", Rule::kAny), "",
+                  Reload::kRestart, "Stripe's id of the monthly price of pro: price_..."});
+  rows.push_back({"billing.price_max", text<kTable, &Billing::price_max>("", Rule::kAny), "",
+                  Reload::kRestart, "Stripe's id of the monthly price of max."});
+  rows.push_back(
+      {"billing.success_url",
+       text<kTable, &Billing::success_url>("http://localhost:3000/billing?checkout=success", Rule::kNotEmpty),
+       "", Reload::kRestart, "Where a checkout that was paid leads, unless it says so itself."});
   rows.push_back({"billing.cancel_url",
                   text<kTable, &Billing::cancel_url>("http://localhost:3000/billing?checkout=cancelled",
                                                      Rule::kNotEmpty),
@@ -403,10 +403,10 @@ void add_billing(std::vector<Setting>& rows) {
   rows.push_back({"billing.return_url",
                   text<kTable, &Billing::return_url>("http://localhost:3000/billing", Rule::kNotEmpty), "",
                   Reload::kRestart, "Where Stripe's customer portal leads back to, likewise."});
-  rows.push_back({"pricing.file", text<&Config::pricing, &Config::Pricing::file>("", Rule::kAny), "",
-                  Reload::kLive,
-                  "TOML file with the models' prices (configs/pricing.toml). Empty: the same prices, built in. "
-                  "Read again on SIGHUP."});
+  rows.push_back(
+      {"pricing.file", text<&Config::pricing, &Config::Pricing::file>("", Rule::kAny), "", Reload::kLive,
+       "TOML file with the models' prices (configs/pricing.toml). Empty: the same prices, built in. "
+       "Read again on SIGHUP."});
 }
 
 void add_alerts(std::vector<Setting>& rows) {

@@ -292,7 +292,8 @@ Status Node::build() {
   constexpr std::int64_t kDirectoryPatience = 2 * kMicrosPerSecond;
   auto prices = PriceList::load(config_.pricing.file);
   if (!prices) return prices.error();
-  auto control = Control::create(config_, std::move(plans), std::move(*prices), [this] { directory_->catch_up(kDirectoryPatience); });
+  auto control = Control::create(config_, std::move(plans), std::move(*prices),
+                                 [this] { directory_->catch_up(kDirectoryPatience); });
   if (!control) return control.error();
   control_ = std::move(*control);
   for (std::uint32_t id = 0; id < lanes_.size(); ++id)

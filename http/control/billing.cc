@@ -1,8 +1,8 @@
 // The endpoints of billing but the webhook (contract/agentkavach.md section 8).
 //
-// With Stripe, whatever changes a subscription is asked of Stripe first, and the store follows only when Stripe
-// agrees. Without it only the store changes; outside node.environment "prod" checkouts are then paid by
-// confirm-payment, and tiers changed at will: the development path.
+// With Stripe, whatever changes a subscription is asked of Stripe first, and the store follows only when
+// Stripe agrees. Without it only the store changes; outside node.environment "prod" checkouts are then paid
+// by confirm-payment, and tiers changed at will: the development path.
 #include <fmt/format.h>
 
 #include <cmath>
@@ -77,15 +77,14 @@ constexpr Schema kRenew{"AutoRenew", kRenewFields};
 constexpr Field kLimitFields[] = {
     {.name = "limit", .kind = FieldKind::kInteger, .at_least = 1, .at_most = 500, .preset = "50"}};
 constexpr Schema kLimit{"PaymentsQuery", kLimitFields};
-constexpr Field kPaymentFields[] = {
-    {.name = "id", .required = true},
-    {.name = "amount_usd", .kind = FieldKind::kNumber, .required = true},
-    {.name = "currency", .required = true},
-    {.name = "status", .required = true},
-    {.name = "tier", .required = true, .nullable = true},
-    {.name = "description", .required = true, .nullable = true},
-    {.name = "invoice_url", .required = true, .nullable = true},
-    {.name = "created_at", .kind = FieldKind::kTimestamp, .required = true}};
+constexpr Field kPaymentFields[] = {{.name = "id", .required = true},
+                                    {.name = "amount_usd", .kind = FieldKind::kNumber, .required = true},
+                                    {.name = "currency", .required = true},
+                                    {.name = "status", .required = true},
+                                    {.name = "tier", .required = true, .nullable = true},
+                                    {.name = "description", .required = true, .nullable = true},
+                                    {.name = "invoice_url", .required = true, .nullable = true},
+                                    {.name = "created_at", .kind = FieldKind::kTimestamp, .required = true}};
 constexpr Schema kPayment{"Payment", kPaymentFields};
 constexpr Field kPaymentsFields[] = {
     {.name = "payments", .kind = FieldKind::kList, .required = true, .item = &kPayment},
@@ -134,9 +133,13 @@ Outcome show_plan(Call& call) {
   auto usage = sink::plan_usage(call.store, call.caller.org_id);
   if (!usage) return usage.error();
   const auto tiers = call.services.tiers.get();
-  const quota::Policy policy =
-      limits_of({.id = {}, .project_id = {}, .name = {}, .tier = row->tier, .subscription_status = {}, .limits = row->limits},
-                *tiers);
+  const quota::Policy policy = limits_of({.id = {},
+                                          .project_id = {},
+                                          .name = {},
+                                          .tier = row->tier,
+                                          .subscription_status = {},
+                                          .limits = row->limits},
+                                         *tiers);
   const quota::Tier* const tier = tiers->find(row->tier);
   const WallMicros now = call.services.clock.wall();
   const WallMicros trial_left = row->status == "trialing" ? row->trial_end.value_or(0) - now : 0;
@@ -178,11 +181,10 @@ Status tell_stripe(Call& call, const SubscriptionRow& row, Move move, std::strin
   }
   if (row.status == "paused") return stripe.set_paused(row.subscription_id, false);
   // One that was cancelled has ended at Stripe for good: another one takes its place.
-  auto made = stripe.subscribe(
-      {.org_id = call.caller.org_id,
-       .tier = row.tier,
-       .price_id = price_id(call, row.tier),
-       .customer_id = row.customer_id});
+  auto made = stripe.subscribe({.org_id = call.caller.org_id,
+                                .tier = row.tier,
+                                .price_id = price_id(call, row.tier),
+                                .customer_id = row.customer_id});
   if (!made) return made.error();
   new_subscription = std::move(*made);
   return {};
@@ -359,36 +361,85 @@ constexpr int kStripeErrors[] = {502};
 constexpr int kConfirmErrors[] = {404};
 
 constexpr Endpoint move_row(std::string_view path, std::string_view summary, Outcome (*run)(Call&)) {
-  return {.method = Method::kPost, .path = path, .tag = kTag, .summary = summary, .access = Access::kOwner,
-          .reply = &kPlan, .errors = kMoveErrors, .run = run};
+  return {.method = Method::kPost,
+          .path = path,
+          .tag = kTag,
+          .summary = summary,
+          .access = Access::kOwner,
+          .reply = &kPlan,
+          .errors = kMoveErrors,
+          .run = run};
 }
 constexpr Endpoint kEndpoints[] = {
-    {.method = Method::kGet, .path = "/v1/billing/plan", .tag = kTag,
-     .summary = "The plan, its limits and what is used of them", .access = Access::kOwner, .reply = &kPlan,
+    {.method = Method::kGet,
+     .path = "/v1/billing/plan",
+     .tag = kTag,
+     .summary = "The plan, its limits and what is used of them",
+     .access = Access::kOwner,
+     .reply = &kPlan,
      .run = show_plan},
-    {.method = Method::kPost, .path = "/v1/billing/checkout", .tag = kTag, .summary = "Begin to buy a tier",
-     .access = Access::kOwner, .body = &kCheckout, .reply = &kSession, .errors = kMoveErrors,
+    {.method = Method::kPost,
+     .path = "/v1/billing/checkout",
+     .tag = kTag,
+     .summary = "Begin to buy a tier",
+     .access = Access::kOwner,
+     .body = &kCheckout,
+     .reply = &kSession,
+     .errors = kMoveErrors,
      .run = start_checkout},
-    {.method = Method::kPost, .path = "/v1/billing/portal", .tag = kTag, .summary = "Open Stripe's portal",
-     .access = Access::kOwner, .body = &kOpenPortal, .reply = &kPortal, .errors = kPortalErrors,
+    {.method = Method::kPost,
+     .path = "/v1/billing/portal",
+     .tag = kTag,
+     .summary = "Open Stripe's portal",
+     .access = Access::kOwner,
+     .body = &kOpenPortal,
+     .reply = &kPortal,
+     .errors = kPortalErrors,
      .run = open_portal},
-    {.method = Method::kPost, .path = "/v1/billing/confirm-payment", .tag = kTag,
-     .summary = "Pay a development checkout", .access = Access::kOwner, .body = &kConfirm, .reply = &kPlan,
-     .errors = kConfirmErrors, .run = confirm_payment},
-    {.method = Method::kPost, .path = "/v1/billing/change-tier", .tag = kTag,
-     .summary = "Change the tier, in development", .access = Access::kOwner, .body = &kChangeTier,
-     .reply = &kPlan, .run = change_tier},
+    {.method = Method::kPost,
+     .path = "/v1/billing/confirm-payment",
+     .tag = kTag,
+     .summary = "Pay a development checkout",
+     .access = Access::kOwner,
+     .body = &kConfirm,
+     .reply = &kPlan,
+     .errors = kConfirmErrors,
+     .run = confirm_payment},
+    {.method = Method::kPost,
+     .path = "/v1/billing/change-tier",
+     .tag = kTag,
+     .summary = "Change the tier, in development",
+     .access = Access::kOwner,
+     .body = &kChangeTier,
+     .reply = &kPlan,
+     .run = change_tier},
     move_row("/v1/billing/pause", "Pause: ingest is refused", move<Move::kPause>),
     move_row("/v1/billing/resume", "Resume what is paused", move<Move::kResume>),
     move_row("/v1/billing/cancel", "Cancel at once: ingest is refused", move<Move::kCancel>),
     move_row("/v1/billing/reactivate", "Reactivate what is paused or cancelled", move<Move::kReactivate>),
-    {.method = Method::kPost, .path = "/v1/billing/toggle-auto-renew", .tag = kTag,
-     .summary = "Renew at the period's end, or end there", .access = Access::kOwner, .reply = &kRenew,
-     .errors = kRenewErrors, .run = toggle_auto_renew},
-    {.method = Method::kGet, .path = "/v1/billing/payments", .tag = kTag, .summary = "Payments, newest first",
-     .access = Access::kOwner, .query = &kLimit, .reply = &kPayments, .run = list_payments},
-    {.method = Method::kDelete, .path = "/v1/billing/delete-organization", .tag = kTag,
-     .summary = "Delete the organization", .access = Access::kOwner, .status = 204, .errors = kStripeErrors,
+    {.method = Method::kPost,
+     .path = "/v1/billing/toggle-auto-renew",
+     .tag = kTag,
+     .summary = "Renew at the period's end, or end there",
+     .access = Access::kOwner,
+     .reply = &kRenew,
+     .errors = kRenewErrors,
+     .run = toggle_auto_renew},
+    {.method = Method::kGet,
+     .path = "/v1/billing/payments",
+     .tag = kTag,
+     .summary = "Payments, newest first",
+     .access = Access::kOwner,
+     .query = &kLimit,
+     .reply = &kPayments,
+     .run = list_payments},
+    {.method = Method::kDelete,
+     .path = "/v1/billing/delete-organization",
+     .tag = kTag,
+     .summary = "Delete the organization",
+     .access = Access::kOwner,
+     .status = 204,
+     .errors = kStripeErrors,
      .run = delete_organization},
 };
 

@@ -34,8 +34,8 @@ sink::StoreResult<std::unique_ptr<sink::ControlStore>> connect(const Config& con
 
 }  // namespace
 
-Result<std::unique_ptr<Control>> Control::create(const Config& config, quota::TierTable tiers, PriceList prices,
-                                                 std::function<void()> directory_changed) {
+Result<std::unique_ptr<Control>> Control::create(const Config& config, quota::TierTable tiers,
+                                                 PriceList prices, std::function<void()> directory_changed) {
   std::string secret = config.control.secret_key;
   if (secret.empty()) {
     auto kept = load_or_make_key(config.journal.directory + "/control.key");
@@ -44,14 +44,12 @@ Result<std::unique_ptr<Control>> Control::create(const Config& config, quota::Ti
   }
   auto mailer = make_mailer(mailer_options(config));
   if (!mailer) return mailer.error();
-  return std::unique_ptr<Control>(
-      new Control(config, std::move(secret), std::move(*mailer), std::move(tiers),
+  return std::unique_ptr<Control>(new Control(config, std::move(secret), std::move(*mailer), std::move(tiers),
                                               std::move(prices), std::move(directory_changed)));
 }
 
 Control::Control(const Config& config, std::string root_secret, std::unique_ptr<Mailer> mailer,
-                 quota::TierTable tiers, PriceList prices,
-                 std::function<void()> directory_changed)
+                 quota::TierTable tiers, PriceList prices, std::function<void()> directory_changed)
     : config_(config),
       tokens_(config.control.jwt_secret.empty() ? digest_hex("tokens of " + root_secret)
                                                 : config.control.jwt_secret),

@@ -25,8 +25,8 @@ namespace kavach::http {
 class Control {
  public:
   // `directory_changed`: see Services. REQUIRES: the config outlives it.
-  static Result<std::unique_ptr<Control>> create(const Config& config, quota::TierTable tiers, PriceList prices,
-                                                 std::function<void()> directory_changed);
+  static Result<std::unique_ptr<Control>> create(const Config& config, quota::TierTable tiers,
+                                                 PriceList prices, std::function<void()> directory_changed);
   ~Control();  // stop()
 
   // The shard's handler, for every path that the router does not know. REQUIRES: before the shards start.
@@ -39,8 +39,7 @@ class Control {
 
  private:
   Control(const Config& config, std::string root_secret, std::unique_ptr<Mailer> mailer,
-          quota::TierTable tiers, PriceList prices,
-          std::function<void()> directory_changed);
+          quota::TierTable tiers, PriceList prices, std::function<void()> directory_changed);
   void send_code(std::string_view to, sink::CodePurpose purpose, std::string_view code);
 
   const Config& config_;

@@ -87,7 +87,8 @@ struct ControlHandler::Job {
   Exchange* exchange;
   const Endpoint* endpoint;
   std::vector<std::string> parameters;
-  std::string query, authorization, content_type, content_encoding, body, peer, if_none_match, stripe_signature;
+  std::string query, authorization, content_type, content_encoding, body, peer, if_none_match,
+      stripe_signature;
 };
 
 ControlHandler::ControlHandler(Shard& shard, WorkerPool& workers, sink::ControlStorePool& stores,

@@ -72,7 +72,7 @@ struct Call {
   std::string_view raw_body;
   std::string_view if_none_match;
   std::string_view stripe_signature;
-  FormReader& reader;                 // for errors that only the function can see
+  FormReader& reader;  // for errors that only the function can see
 };
 
 // A failure of the store passes through; it becomes the answer of a database that is away.

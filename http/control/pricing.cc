@@ -2,11 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <toml++/toml.h>
 #include <algorithm>
 #include <chrono>
 #include <map>
 #include <optional>
-#include <toml++/toml.h>
 
 #include "engine/calendar.h"
 #include "http/control/default_pricing.h"
@@ -151,7 +151,8 @@ constexpr Schema kList{"Pricing", kListFields};
 Outcome show(Call& call) {
   const auto prices = call.services.prices.get();
   std::string headers = fmt::format("Cache-Control: public, max-age=300\r\nETag: {}\r\n", prices->etag);
-  if (names_etag(call.if_none_match, prices->etag)) return Reply{.status = 304, .headers = std::move(headers)};
+  if (names_etag(call.if_none_match, prices->etag))
+    return Reply{.status = 304, .headers = std::move(headers)};
   return Reply{.body = prices->body, .headers = std::move(headers)};
 }
 

@@ -50,7 +50,8 @@ std::string member(const std::string& json, const char* name) {
   return std::string(text);
 }
 
-// What Stripe's error object says. Its message may repeat what was sent, so only its words for the kind count.
+// What Stripe's error object says. Its message may repeat what was sent, so only its words for the kind
+// count.
 std::string reason_of(const std::string& json) {
   simdjson::dom::parser parser;
   simdjson::dom::object error;
@@ -58,7 +59,8 @@ std::string reason_of(const std::string& json) {
   std::string reason;
   for (const char* const name : {"type", "code", "decline_code"}) {
     std::string_view text;
-    if (error[name].get(text) == simdjson::SUCCESS) reason += fmt::format("{}{}", reason.empty() ? "" : ", ", text);
+    if (error[name].get(text) == simdjson::SUCCESS)
+      reason += fmt::format("{}{}", reason.empty() ? "" : ", ", text);
   }
   return reason;
 }

@@ -1,9 +1,9 @@
 // Stripe: the few calls of Stripe's HTTP API that billing makes, and the check of what its webhooks sign.
 //
 // Requests are form-encoded, carry the secret key as a bearer token and, where they change something, an
-// Idempotency-Key, with which one that failed on the way is sent once more. A failure tells Stripe's own words
-// (never the key, never a customer's data); `retryable` is true where Stripe could not be reached or was not
-// well.
+// Idempotency-Key, with which one that failed on the way is sent once more. A failure tells Stripe's own
+// words (never the key, never a customer's data); `retryable` is true where Stripe could not be reached or
+// was not well.
 //
 // Any thread but a shard's, several at a time; blocks.
 #pragma once

@@ -28,6 +28,6 @@ def test_every_setting_that_another_readme_names_exists():
 
 
 def test_the_shipped_configs_are_right():
-    for config in (path for path in (ROOT / "configs").glob("*.toml") if path.name != "tiers.toml"):
+    for config in (path for path in (ROOT / "configs").glob("*.toml") if path.name not in ("tiers.toml", "pricing.toml")):
         done = subprocess.run([BINARY, "check", "--config", config], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

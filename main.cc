@@ -23,6 +23,7 @@
 #include "http/auth/api_key.h"
 #include "http/auth/policy.h"
 #include "http/backends.h"
+#include "http/control/pricing.h"
 #include "http/ingest/utf8.h"
 #include "http/node.h"
 #include "http/reconcile_command.h"
@@ -134,6 +135,8 @@ int check(const Config& config, const Arguments& arguments) {
   if (auto tiers = quota::TierTable::load(config.quota.tiers_file); !tiers) {
     return fail(tiers.error().message, kExitUsage);
   }
+  if (auto prices = http::PriceList::load(config.pricing.file); !prices)
+    return fail(prices.error().message, kExitUsage);
   if (auto tls = http::load_tls(config); !tls) return fail(tls.error().message, kExitUsage);
   if (arguments.print) {
     std::cout << print_config(config);

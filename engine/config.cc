@@ -383,8 +383,8 @@ void Reader::read_variable(const Setting& setting, std::string_view name, std::s
 }
 
 void Reader::check_relations() {
-  const auto& [node, engine, http, auth, ingest, quota, redis, journal, store, kafka, writer, control, alerts,
-               mail, log] = config_;
+  const auto& [node, engine, http, auth, ingest, quota, redis, journal, store, kafka, writer, control,
+               billing, pricing, alerts, mail, log] = config_;
   const auto at_least = [&](std::string_view key, std::int64_t value, std::int64_t least,
                             std::string_view why) {
     if (value < least) problem_with(key, fmt::format("{} must be at least {}: {}", value, least, why));

@@ -127,6 +127,19 @@ struct Config {
     std::string jwt_secret;
     std::string secret_key;  // empty: a file holds it
   } control;
+  struct Billing {
+    std::string stripe_api_key;  // empty: no Stripe
+    std::string stripe_webhook_secret;
+    std::string stripe_url;
+    std::string price_pro;
+    std::string price_max;
+    std::string success_url;
+    std::string cancel_url;
+    std::string return_url;
+  } billing;
+  struct Pricing {
+    std::string file;
+  } pricing;
   struct Alerts {
     bool allow_private_targets;
     std::string pagerduty_url;

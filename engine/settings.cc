@@ -375,6 +375,40 @@ void add_control(std::vector<Setting>& rows) {
        "made at the first start."});
 }
 
+void add_billing(std::vector<Setting>& rows) {
+  using Billing = Config::Billing;
+  constexpr auto kTable = &Config::billing;
+  rows.push_back({"billing.stripe_api_key", text<kTable, &Billing::stripe_api_key>("", Rule::kSecret), "",
+                  Reload::kRestart,
+                  "Stripe's secret key. Empty: no Stripe; outside node.environment \"prod\" tiers are then "
+                  "bought and changed without paying."});
+  rows.push_back({"billing.stripe_webhook_secret",
+                  text<kTable, &Billing::stripe_webhook_secret>("", Rule::kSecret), "", Reload::kRestart,
+                  "What Stripe signs its events for POST /v1/billing/webhook with. Empty: all are refused."});
+  rows.push_back({"billing.stripe_url",
+                  text<kTable, &Billing::stripe_url>("https://api.stripe.com", Rule::kNotEmpty), "",
+                  Reload::kRestart, "Where Stripe's API is."});
+  rows.push_back({"billing.price_pro", text<kTable, &Billing::price_pro>("", Rule::kAny), "",
+                  Reload::kRestart, "Stripe's id of the monthly price of pro: price_..."});
+  rows.push_back({"billing.price_max", text<kTable, &Billing::price_max>("", Rule::kAny), "",
+                  Reload::kRestart, "Stripe's id of the monthly price of max."});
+  rows.push_back(
+      {"billing.success_url",
+       text<kTable, &Billing::success_url>("http://localhost:3000/billing?checkout=success", Rule::kNotEmpty),
+       "", Reload::kRestart, "Where a checkout that was paid leads, unless it says so itself."});
+  rows.push_back({"billing.cancel_url",
+                  text<kTable, &Billing::cancel_url>("http://localhost:3000/billing?checkout=cancelled",
+                                                     Rule::kNotEmpty),
+                  "", Reload::kRestart, "Where a checkout that was given up leads, likewise."});
+  rows.push_back({"billing.return_url",
+                  text<kTable, &Billing::return_url>("http://localhost:3000/billing", Rule::kNotEmpty), "",
+                  Reload::kRestart, "Where Stripe's customer portal leads back to, likewise."});
+  rows.push_back(
+      {"pricing.file", text<&Config::pricing, &Config::Pricing::file>("", Rule::kAny), "", Reload::kLive,
+       "TOML file with the models' prices (configs/pricing.toml). Empty: the same prices, built in. "
+       "Read again on SIGHUP."});
+}
+
 void add_alerts(std::vector<Setting>& rows) {
   using Alerts = Config::Alerts;
   constexpr auto kTable = &Config::alerts;
@@ -443,6 +477,7 @@ std::vector<Setting> make_table() {
   add_kafka(rows);
   add_writer(rows);
   add_control(rows);
+  add_billing(rows);
   add_alerts(rows);
   add_mail(rows);
   add_log(rows);

@@ -147,6 +147,7 @@ Status Node::build() {
   const std::uint32_t shards = shard_count(config_);
   auto tiers = quota::TierTable::load(config_.quota.tiers_file);
   if (!tiers) return tiers.error();
+  quota::TierTable plans = *tiers;  // what the control API shows
 
   auto store = wait_for_store(config_);
   if (!store) return failure("cannot open the store: " + store.error().message);
@@ -289,7 +290,10 @@ Status Node::build() {
   }
   // An administrator's change is in force on this node when it is answered.
   constexpr std::int64_t kDirectoryPatience = 2 * kMicrosPerSecond;
-  auto control = Control::create(config_, [this] { directory_->catch_up(kDirectoryPatience); });
+  auto prices = PriceList::load(config_.pricing.file);
+  if (!prices) return prices.error();
+  auto control = Control::create(config_, std::move(plans), std::move(*prices),
+                                 [this] { directory_->catch_up(kDirectoryPatience); });
   if (!control) return control.error();
   control_ = std::move(*control);
   for (std::uint32_t id = 0; id < lanes_.size(); ++id)
@@ -392,12 +396,16 @@ void Node::reload() {
   if (!tls) return refuse(tls.error());
   auto tiers = quota::TierTable::load(merged->quota.tiers_file);
   if (!tiers) return refuse(tiers.error());
+  auto prices = PriceList::load(merged->pricing.file);
+  if (!prices) return refuse(prices.error());
   for (const SettingChange& change : diff_config(config_, *wanted)) {
     log::info("reload: {}: {} -> {}{}", change.key, change.from, change.to,
               change.reload == Reload::kLive ? "" : " (takes effect with the next start)");
   }
   config_ = *merged;
   log::set_level(level_of(config_.log.level));
+  control_->set_tiers(*tiers);
+  control_->set_prices(std::move(*prices));
   directory_->set_tiers(std::move(*tiers));
   lanes_reloading_ += lanes_.size();
   for_each_lane([this, limits = transport_limits(config_), ingest = ingest_options(config_),

@@ -9,6 +9,7 @@ namespace kavach::quota {
 namespace {
 
 constexpr std::int64_t kRetentionDaysMax = 3650;
+constexpr std::int64_t kPriceMax = 1'000'000;
 
 struct Column {
   std::string_view key;
@@ -28,12 +29,22 @@ void read_tier(const std::string& path, std::string_view name, const toml::table
                std::string& problems) {
   tier.name = name;
   for (const auto& [key, node] : table) {
+    if (key.str() == "price_usd_monthly") {
+      const auto price = node.is_number() ? node.value<double>() : std::nullopt;
+      if (price && *price >= 0 && *price <= kPriceMax) {
+        tier.price_usd_monthly = *price;
+      } else {
+        problems += fmt::format("{}: {}.{}: must be a number in 0..{}\n", place(path, node.source()), name,
+                                key.str(), kPriceMax);
+      }
+      continue;
+    }
     const auto column = std::find_if(kColumns.begin(), kColumns.end(),
                                      [&, k = key.str()](const Column& c) { return c.key == k; });
     if (column == kColumns.end()) {
       problems += fmt::format(
           "{}: {}.{}: unknown key (known: events_per_day, max_agents, burst_per_minute, "
-          "retention_days)\n",
+          "retention_days, price_usd_monthly)\n",
           place(path, node.source()), name, key.str());
       continue;
     }
@@ -74,12 +85,14 @@ TierTable TierTable::built_in() {
        .events_per_day = 10'000,
        .agents_max = 100,
        .burst_per_minute = 5'000,
-       .retention_days = 30},
+       .retention_days = 30,
+       .price_usd_monthly = 49},
       {.name = "max",
        .events_per_day = 1'000'000,
        .agents_max = std::nullopt,
        .burst_per_minute = 20'000,
-       .retention_days = 90},
+       .retention_days = 90,
+       .price_usd_monthly = 199},
   };
   return table;
 }

@@ -19,6 +19,7 @@ struct Tier {
   std::optional<std::int64_t> agents_max;
   std::optional<std::int64_t> burst_per_minute;
   std::int64_t retention_days = 30;
+  double price_usd_monthly = 0;  // shown, and paid on the development path; Stripe has its own
 };
 
 // Immutable once built.
@@ -26,7 +27,8 @@ class TierTable {
  public:
   // free, pro and max as the contract has them.
   static TierTable built_in();
-  // Reads `[name] events_per_day = …, max_agents = …, burst_per_minute = …, retention_days = …`; every
+  // Reads `[name] events_per_day = …, max_agents = …, burst_per_minute = …, retention_days = …,
+  // price_usd_monthly = …`; every
   // problem is reported with file, line and column. An empty path means built_in().
   static Result<TierTable> load(const std::string& path);
 

@@ -34,8 +34,8 @@ sink::StoreResult<std::unique_ptr<sink::ControlStore>> connect(const Config& con
 
 }  // namespace
 
-Result<std::unique_ptr<Control>> Control::create(const Config& config,
-                                                 std::function<void()> directory_changed) {
+Result<std::unique_ptr<Control>> Control::create(const Config& config, quota::TierTable tiers,
+                                                 PriceList prices, std::function<void()> directory_changed) {
   std::string secret = config.control.secret_key;
   if (secret.empty()) {
     auto kept = load_or_make_key(config.journal.directory + "/control.key");
@@ -44,24 +44,30 @@ Result<std::unique_ptr<Control>> Control::create(const Config& config,
   }
   auto mailer = make_mailer(mailer_options(config));
   if (!mailer) return mailer.error();
-  return std::unique_ptr<Control>(
-      new Control(config, std::move(secret), std::move(*mailer), std::move(directory_changed)));
+  return std::unique_ptr<Control>(new Control(config, std::move(secret), std::move(*mailer), std::move(tiers),
+                                              std::move(prices), std::move(directory_changed)));
 }
 
 Control::Control(const Config& config, std::string root_secret, std::unique_ptr<Mailer> mailer,
-                 std::function<void()> directory_changed)
+                 quota::TierTable tiers, PriceList prices, std::function<void()> directory_changed)
     : config_(config),
       tokens_(config.control.jwt_secret.empty() ? digest_hex("tokens of " + root_secret)
                                                 : config.control.jwt_secret),
       secrets_(root_secret),
       passwords_(static_cast<std::ptrdiff_t>(config.control.password_hashes_max)),
       mailer_(std::move(mailer)),
+      tiers_(std::move(tiers)),
+      prices_(std::move(prices)),
+      stripe_({.url = config.billing.stripe_url, .api_key = config.billing.stripe_api_key}),
       stores_([&config] { return connect(config); }),
       services_{.config = config,
                 .clock = system_clock(),
                 .tokens = tokens_,
                 .passwords = passwords_,
                 .secrets = secrets_,
+                .stripe = stripe_,
+                .tiers = tiers_,
+                .prices = prices_,
                 .directory_changed = std::move(directory_changed),
                 .send_code = [this](std::string_view to, sink::CodePurpose purpose,
                                     std::string_view code) { send_code(to, purpose, code); }},
@@ -84,6 +90,7 @@ void Control::add_shard(Shard& shard, Router& router) {
 
 void Control::stop() {
   mailer_->abort();
+  stripe_.abort();
   workers_.stop();
   mail_workers_.stop();
 }

@@ -25,18 +25,21 @@ namespace kavach::http {
 class Control {
  public:
   // `directory_changed`: see Services. REQUIRES: the config outlives it.
-  static Result<std::unique_ptr<Control>> create(const Config& config,
-                                                 std::function<void()> directory_changed);
+  static Result<std::unique_ptr<Control>> create(const Config& config, quota::TierTable tiers,
+                                                 PriceList prices, std::function<void()> directory_changed);
   ~Control();  // stop()
 
   // The shard's handler, for every path that the router does not know. REQUIRES: before the shards start.
   void add_shard(Shard& shard, Router& router);
+  // Any thread: they were read again.
+  void set_tiers(quota::TierTable tiers) { tiers_.set(std::move(tiers)); }
+  void set_prices(PriceList prices) { prices_.set(std::move(prices)); }
   // Finishes what is under way. REQUIRES: the shards still run. Idempotent.
   void stop();
 
  private:
   Control(const Config& config, std::string root_secret, std::unique_ptr<Mailer> mailer,
-          std::function<void()> directory_changed);
+          quota::TierTable tiers, PriceList prices, std::function<void()> directory_changed);
   void send_code(std::string_view to, sink::CodePurpose purpose, std::string_view code);
 
   const Config& config_;
@@ -44,6 +47,9 @@ class Control {
   const SecretBox secrets_;
   PasswordHasher passwords_;
   const std::unique_ptr<Mailer> mailer_;
+  Current<quota::TierTable> tiers_;
+  Current<PriceList> prices_;
+  Stripe stripe_;
   sink::ControlStorePool stores_;
   const Services services_;
   const std::vector<const Endpoint*> endpoints_;

@@ -87,7 +87,8 @@ struct ControlHandler::Job {
   Exchange* exchange;
   const Endpoint* endpoint;
   std::vector<std::string> parameters;
-  std::string query, authorization, content_type, content_encoding, body, peer;
+  std::string query, authorization, content_type, content_encoding, body, peer, if_none_match,
+      stripe_signature;
 };
 
 ControlHandler::ControlHandler(Shard& shard, WorkerPool& workers, sink::ControlStorePool& stores,
@@ -159,6 +160,8 @@ void ControlHandler::handle(Exchange& exchange) {
   job->content_encoding = request.content_encoding;
   job->body = request.body;
   job->peer = exchange.peer();
+  job->if_none_match = request.if_none_match;
+  job->stripe_signature = request.stripe_signature;
   exchange.release_body();
   if (!workers_.try_post([this, job] { serve(*job); }))
     exchange.answer({.status = 429, .body = kBusy, .headers = kRetryAfter});
@@ -236,6 +239,9 @@ Reply ControlHandler::answer_to(Job& job) const {
             .query = query,
             .path = job.parameters,
             .peer = job.peer,
+            .raw_body = job.body,
+            .if_none_match = job.if_none_match,
+            .stripe_signature = job.stripe_signature,
             .reader = reader};
   auto outcome = endpoint.run(call);
   return outcome ? std::move(*outcome) : failed(outcome.error());

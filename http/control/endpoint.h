@@ -14,12 +14,16 @@
 
 #include "engine/clock.h"
 #include "engine/config.h"
+#include "http/control/current.h"
 #include "http/control/json_out.h"
 #include "http/control/passwords.h"
+#include "http/control/pricing.h"
 #include "http/control/schema.h"
 #include "http/control/tokens.h"
 #include "http/outbound/secret_box.h"
+#include "http/outbound/stripe.h"
 #include "http/transport/handler.h"
+#include "quota/tiers.h"
 #include "sink/store/control/accounts.h"
 #include "sink/store/control/control_store.h"
 
@@ -40,6 +44,9 @@ struct Services {
   const TokenSigner& tokens;
   PasswordHasher& passwords;
   const SecretBox& secrets;  // for what is kept and must be sent again: targets and secrets of alerts
+  Stripe& stripe;
+  const Current<quota::TierTable>& tiers;  // read again on SIGHUP, and the prices too
+  const Current<PriceList>& prices;
   // The directory (organizations, keys, limits, kills) changed: returns when this node's shards have it.
   std::function<void()> directory_changed;
   // A mail with a one-time code; never waits for a server.
@@ -61,7 +68,11 @@ struct Call {
   const Form& query;
   std::span<const std::string> path;  // its parameters, in their order
   std::string_view peer;              // whose address: for throttling
-  FormReader& reader;                 // for errors that only the function can see
+  // As they came, for what is not a form.
+  std::string_view raw_body;
+  std::string_view if_none_match;
+  std::string_view stripe_signature;
+  FormReader& reader;  // for errors that only the function can see
 };
 
 // A failure of the store passes through; it becomes the answer of a database that is away.
@@ -91,6 +102,9 @@ Reply invalid(Call& call);               // 422 with what the reader found
 std::span<const Endpoint> auth_endpoints();
 std::span<const Endpoint> key_endpoints();
 std::span<const Endpoint> organization_endpoints();
+std::span<const Endpoint> billing_endpoints();
+std::span<const Endpoint> stripe_webhook_endpoints();
+std::span<const Endpoint> pricing_endpoints();
 
 // All of them, in their order.
 std::vector<const Endpoint*> all_endpoints();

@@ -24,6 +24,8 @@ struct Request {
   std::string_view api_key;  // X-API-Key
   std::string_view content_type;
   std::string_view content_encoding;
+  std::string_view if_none_match;     // of several lines the first
+  std::string_view stripe_signature;  // Stripe-Signature
   // Whole, without chunk framing; bounds::kBodyPadding readable bytes stand behind it.
   std::string_view body;
 };

@@ -18,6 +18,8 @@ std::string_view status_line(int status) {
       return "HTTP/1.1 202 Accepted\r\n";
     case 204:
       return "HTTP/1.1 204 No Content\r\n";
+    case 304:
+      return "HTTP/1.1 304 Not Modified\r\n";
     case 400:
       return "HTTP/1.1 400 Bad Request\r\n";
     case 401:
@@ -44,6 +46,8 @@ std::string_view status_line(int status) {
       return "HTTP/1.1 431 Request Header Fields Too Large\r\n";
     case 501:
       return "HTTP/1.1 501 Not Implemented\r\n";
+    case 502:
+      return "HTTP/1.1 502 Bad Gateway\r\n";
     case 503:
       return "HTTP/1.1 503 Service Unavailable\r\n";
     case 505:
@@ -61,7 +65,7 @@ void render_response(const Response& response, const RenderOptions& options, std
   out.append("Date: ").append(date);
   char length[24];
   const auto end = std::to_chars(length, length + sizeof(length), response.body.size()).ptr;
-  if (response.status != 204) {
+  if (response.status != 204 && response.status != 304) {
     out.append("\r\nContent-Type: ").append(response.content_type);
     out.append("\r\nContent-Length: ").append(length, static_cast<std::size_t>(end - length));
   }

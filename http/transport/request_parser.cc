@@ -162,6 +162,9 @@ void RequestParser::on_field_impl(Field known, StringView name, StringView value
     case field::content_encoding:
       take_once(request_.content_encoding, text, error);
       break;
+    case field::if_none_match:
+      if (request_.if_none_match.data() == nullptr) request_.if_none_match = text;
+      break;
     case field::expect:
       expects_continue_ = beast::iequals(text, "100-continue");
       break;
@@ -170,6 +173,7 @@ void RequestParser::on_field_impl(Field known, StringView name, StringView value
       break;
     case field::unknown:
       if (beast::iequals(name, "X-API-Key")) take_once(request_.api_key, text, error);
+      if (beast::iequals(name, "Stripe-Signature")) take_once(request_.stripe_signature, text, error);
       break;
     default:
       break;

@@ -23,11 +23,11 @@ def test_every_setting_that_another_readme_names_exists():
     for readme in (ROOT / "README.md", *ROOT.glob("*/README.md")):
         for table, name in re.findall(r"`([a-z]+)\.([a-z_]+)`", readme.read_text()):
             # `journal.h` and the like are files.
-            if table in tables and name not in ("h", "cc", "md", "py"):
+            if table in tables and name not in ("h", "cc", "md", "py", "toml"):
                 assert f"{table}.{name}" in known, f"{readme}: there is no setting {table}.{name}"
 
 
 def test_the_shipped_configs_are_right():
-    for config in (path for path in (ROOT / "configs").glob("*.toml") if path.name != "tiers.toml"):
+    for config in (path for path in (ROOT / "configs").glob("*.toml") if path.name not in ("tiers.toml", "pricing.toml")):
         done = subprocess.run([BINARY, "check", "--config", config], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

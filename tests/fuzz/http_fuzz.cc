@@ -61,8 +61,9 @@ class Recorder final : public Handler {
  private:
   std::string describe(const Request& request) {
     std::string text = std::to_string(static_cast<int>(request.method));
-    for (const std::string_view part : {request.path, request.query, request.authorization, request.api_key,
-                                        request.content_type, request.content_encoding, request.body}) {
+    for (const std::string_view part :
+         {request.path, request.query, request.authorization, request.api_key, request.content_type,
+          request.content_encoding, request.if_none_match, request.stripe_signature, request.body}) {
       text.append("|").append(part);
     }
     // A parser may read so far behind a body.

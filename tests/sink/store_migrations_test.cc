@@ -71,11 +71,11 @@ TEST_CASE("each migration is remembered with its number, name and time") {
 
 TEST_CASE("a database of a newer version is refused in words, and not touched") {
   StoreFixture f;
-  f.sql.execute("INSERT INTO schema_migrations (number, name, applied_at_us) VALUES (5, 'later', 0)");
+  f.sql.execute("INSERT INTO schema_migrations (number, name, applied_at_us) VALUES (6, 'later', 0)");
   const auto opened = open_sqlite(f.path);
   REQUIRE(opened.has_error());
   CHECK_FALSE(opened.error().retryable);
-  CHECK(opened.error().message.find("schema version 5") != std::string::npos);
+  CHECK(opened.error().message.find("schema version 6") != std::string::npos);
   CHECK(opened.error().message.find("newer Kavach") != std::string::npos);
 }
 

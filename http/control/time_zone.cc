@@ -2,6 +2,7 @@
 
 #include <date/tz.h>
 
+#include <chrono>
 #include <exception>
 #include <string>
 
@@ -15,6 +16,15 @@ bool is_time_zone(std::string_view name) {
   } catch (const std::exception&) {
     return false;
   }
+}
+
+WallMicros day_start(std::string_view zone, WallMicros at, int days) {
+  using Instant = date::sys_time<std::chrono::microseconds>;
+  const date::time_zone* const rules = date::locate_zone(std::string(zone));
+  const auto local = rules->to_local(Instant(std::chrono::microseconds(at)));
+  const auto midnight = date::floor<date::days>(local) + date::days(days);
+  const auto start = rules->to_sys(midnight, date::choose::earliest);
+  return std::chrono::duration_cast<std::chrono::microseconds>(start.time_since_epoch()).count();
 }
 
 }  // namespace kavach::http

@@ -102,6 +102,8 @@ Reply invalid(Call& call);               // 422 with what the reader found
 std::span<const Endpoint> auth_endpoints();
 std::span<const Endpoint> key_endpoints();
 std::span<const Endpoint> organization_endpoints();
+std::span<const Endpoint> agent_endpoints();
+std::span<const Endpoint> run_endpoints();
 std::span<const Endpoint> billing_endpoints();
 std::span<const Endpoint> stripe_webhook_endpoints();
 std::span<const Endpoint> pricing_endpoints();

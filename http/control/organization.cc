@@ -1,12 +1,11 @@
 // The endpoints of an organization's settings and budgets (contract/agentkavach.md section 7).
 #include "sink/store/control/organization.h"
 #include "http/control/endpoint.h"
+#include "http/control/shapes.h"
 #include "http/control/time_zone.h"
 
 namespace kavach::http {
 namespace {
-
-using sink::OrgBudget;
 
 // --- settings ----------------------------------------------------------------------------------------------
 
@@ -47,7 +46,6 @@ Outcome change_settings(Call& call) {
 
 // --- budgets -----------------------------------------------------------------------------------------------
 
-constexpr std::string_view kIdPrefix = "budget_";
 constexpr std::string_view kTypes[] = {"cost",          "tokens_total", "tokens_input",
                                        "tokens_output", "calls",        "duration"};
 constexpr std::string_view kPeriods[] = {"daily", "monthly", "total"};
@@ -57,58 +55,10 @@ constexpr Field kPutFields[] = {
     {.name = "period", .kind = FieldKind::kChoice, .required = true, .choices = kPeriods},
     {.name = "limit_value", .kind = FieldKind::kNumber, .required = true, .greater_than = 0.0}};
 constexpr Schema kPut{"PutBudget", kPutFields};
-constexpr Field kBudgetFields[] = {{.name = "id", .required = true},
-                                   {.name = "agent_name", .required = true, .nullable = true},
-                                   {.name = "budget_type", .required = true},
-                                   {.name = "period", .required = true},
-                                   {.name = "limit_value", .kind = FieldKind::kNumber, .required = true},
-                                   {.name = "current_value", .kind = FieldKind::kNumber, .required = true},
-                                   {.name = "usage_pct", .kind = FieldKind::kNumber, .required = true},
-                                   {.name = "unit", .required = true},
-                                   {.name = "source", .required = true},
-                                   {.name = "created_at", .kind = FieldKind::kTimestamp, .required = true},
-                                   {.name = "updated_at", .kind = FieldKind::kTimestamp, .required = true}};
-constexpr Schema kBudget{"Budget", kBudgetFields};
-constexpr Field kBudgetsFields[] = {
-    {.name = "budgets", .kind = FieldKind::kList, .required = true, .item = &kBudget},
-    {.name = "total", .kind = FieldKind::kInteger, .required = true}};
-constexpr Schema kBudgets{"Budgets", kBudgetsFields};
-
-std::string_view unit_of(std::string_view type) {
-  if (type == "cost") return "usd";
-  if (type == "calls") return "calls";
-  return type == "duration" ? "ms" : "tokens";
-}
-
-// In percent, with one decimal.
-double percent(double part, double whole) {
-  return whole > 0 ? static_cast<double>(static_cast<std::int64_t>(part / whole * 1000 + 0.5)) / 10 : 0;
-}
-
-void render(const OrgBudget& budget, JsonOut& out) {
-  out.begin()
-      .text("id", std::string(kIdPrefix) + budget.id)
-      .null("agent_name")
-      .text("budget_type", budget.type)
-      .text("period", budget.period)
-      .number("limit_value", budget.limit)
-      .number("current_value", budget.used)
-      .number("usage_pct", percent(budget.used, budget.limit))
-      .text("unit", budget.unit)
-      .text("source", budget.source)
-      .time("created_at", budget.created_at)
-      .time("updated_at", budget.updated_at)
-      .end();
-}
-
 Outcome list_budgets(Call& call) {
   auto budgets = sink::org_budgets(call.store, call.caller.org_id);
   if (!budgets) return budgets.error();
-  JsonOut out;
-  out.begin().key("budgets").begin_list();
-  for (const OrgBudget& budget : *budgets) render(budget, out);
-  out.end_list().integer("total", static_cast<std::int64_t>(budgets->size())).end();
-  return Reply{.body = out.take()};
+  return budgets_reply(*budgets);
 }
 
 Outcome put_budget(Call& call) {
@@ -123,9 +73,7 @@ Outcome put_budget(Call& call) {
 }
 
 Outcome drop_budget(Call& call) {
-  std::string_view id = call.path[0];
-  if (id.starts_with(kIdPrefix)) id.remove_prefix(kIdPrefix.size());
-  auto dropped = sink::drop_org_budget(call.store, call.caller.org_id, id);
+  auto dropped = sink::drop_org_budget(call.store, call.caller.org_id, budget_id(call.path[0]));
   if (!dropped) return dropped.error();
   if (!*dropped) return not_found("Budget");
   call.services.directory_changed();
@@ -163,7 +111,7 @@ constexpr Endpoint kEndpoints[] = {
      .tag = kBudgetsTag,
      .summary = "The organization's budgets and what is used of them",
      .access = Access::kMember,
-     .reply = &kBudgets,
+     .reply = &kBudgetList,
      .run = list_budgets},
     {.method = Method::kPost,
      .path = "/v1/org/budgets",

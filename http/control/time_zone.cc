@@ -18,13 +18,24 @@ bool is_time_zone(std::string_view name) {
   }
 }
 
+namespace {
+
+using Instant = date::sys_time<std::chrono::microseconds>;
+
+date::local_days local_day(const date::time_zone& rules, WallMicros at) {
+  return date::floor<date::days>(rules.to_local(Instant(std::chrono::microseconds(at))));
+}
+
+}  // namespace
+
 WallMicros day_start(std::string_view zone, WallMicros at, int days) {
-  using Instant = date::sys_time<std::chrono::microseconds>;
   const date::time_zone* const rules = date::locate_zone(std::string(zone));
-  const auto local = rules->to_local(Instant(std::chrono::microseconds(at)));
-  const auto midnight = date::floor<date::days>(local) + date::days(days);
-  const auto start = rules->to_sys(midnight, date::choose::earliest);
+  const auto start = rules->to_sys(local_day(*rules, at) + date::days(days), date::choose::earliest);
   return std::chrono::duration_cast<std::chrono::microseconds>(start.time_since_epoch()).count();
+}
+
+std::string local_date(std::string_view zone, WallMicros at) {
+  return date::format("%F", local_day(*date::locate_zone(std::string(zone)), at));
 }
 
 }  // namespace kavach::http

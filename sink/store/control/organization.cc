@@ -4,39 +4,38 @@
 #include <utility>
 
 #include "engine/calendar.h"
-#include "engine/money.h"
 
 namespace kavach::sink {
 namespace {
 
-struct Used {
-  std::int64_t events = 0, cost = 0, input_tokens = 0, output_tokens = 0, duration_ms = 0;
+// Of the periods that run now.
+struct Uses {
+  BudgetUse daily = {}, monthly = {}, total = {};
+
+  const BudgetUse& of(std::string_view period) const noexcept {
+    return period == "daily" ? daily : period == "monthly" ? monthly : total;
+  }
 };
 
-StoreResult<Used> used_in(ControlStore& store, std::string_view org_id, std::string_view period) {
-  const std::int64_t number = period == "daily"     ? day_of(store.now())
-                              : period == "monthly" ? month_of(store.now())
-                                                    : 0;
-  Used used;
+StoreResult<Uses> uses(ControlStore& store, std::string_view org_id) {
+  Uses uses;
   auto read = store.each(
-      "SELECT SUM(events), SUM(cost_nano), SUM(input_tokens), SUM(output_tokens), SUM(duration_ms) "
-      "FROM node_usage WHERE org_id = ?1 AND period = ?2 AND number = ?3",
+      "SELECT period, SUM(events), SUM(cost_nano), SUM(input_tokens), SUM(output_tokens), SUM(duration_ms) "
+      "FROM node_usage WHERE org_id = ?1 AND ((period = 'daily' AND number = ?2) OR (period = 'monthly' AND "
+      "number = ?3) OR (period = 'total' AND number = 0)) GROUP BY period",
       [&](const Statement::Rows& row) {
-        used = {row.integer(0), row.integer(1), row.integer(2), row.integer(3), row.integer(4)};
+        BudgetUse& use = row.text(0) == "daily"     ? uses.daily
+                         : row.text(0) == "monthly" ? uses.monthly
+                                                    : uses.total;
+        use = {.events = row.integer(1),
+               .cost = row.integer(2),
+               .input_tokens = row.integer(3),
+               .output_tokens = row.integer(4),
+               .duration_ms = row.integer(5)};
       },
-      org_id, period, number);
+      org_id, day_of(store.now()), month_of(store.now()));
   if (!read) return read.error();
-  return used;
-}
-
-double used_of(const Used& used, std::string_view type) noexcept {
-  if (type == "cost") return static_cast<double>(used.cost) / static_cast<double>(kNanoPerDollar);
-  const std::int64_t count = type == "tokens_total"    ? used.input_tokens + used.output_tokens
-                             : type == "tokens_input"  ? used.input_tokens
-                             : type == "tokens_output" ? used.output_tokens
-                             : type == "calls"         ? used.events
-                                                       : used.duration_ms;
-  return static_cast<double>(count);
+  return uses;
 }
 
 }  // namespace
@@ -72,13 +71,14 @@ StoreResult<void> set_org_settings(ControlStore& store, std::string_view org_id,
   });
 }
 
-StoreResult<std::vector<OrgBudget>> org_budgets(ControlStore& store, std::string_view org_id) {
-  std::vector<OrgBudget> budgets;
+StoreResult<std::vector<BudgetRow>> org_budgets(ControlStore& store, std::string_view org_id) {
+  std::vector<BudgetRow> budgets;
   auto read = store.each(
       "SELECT id, budget_type, period, unit, source, limit_value, created_at_us, updated_at_us FROM budgets "
       "WHERE org_id = ?1 AND kind = 'ak' AND agent_name = '' ORDER BY budget_type, period",
       [&](const Statement::Rows& row) {
         budgets.push_back({.id = std::string(row.text(0)),
+                           .agent_name = {},
                            .type = std::string(row.text(1)),
                            .period = std::string(row.text(2)),
                            .unit = std::string(row.text(3)),
@@ -89,11 +89,10 @@ StoreResult<std::vector<OrgBudget>> org_budgets(ControlStore& store, std::string
       },
       org_id);
   if (!read) return read.error();
-  for (OrgBudget& budget : budgets) {
-    const auto used = used_in(store, org_id, budget.period);
-    if (!used) return used.error();
-    budget.used = used_of(*used, budget.type);
-  }
+  if (budgets.empty()) return budgets;
+  const auto used = uses(store, org_id);
+  if (!used) return used.error();
+  for (BudgetRow& budget : budgets) budget.used = used->of(budget.period).of(budget.type);
   return budgets;
 }
 
@@ -120,7 +119,7 @@ StoreResult<PutBudget> put_org_budget(ControlStore& store, std::string_view org_
     }
     auto budgets = org_budgets(store, org_id);
     if (!budgets) return budgets.error();
-    const auto found = std::find_if(budgets->begin(), budgets->end(), [&](const OrgBudget& budget) {
+    const auto found = std::find_if(budgets->begin(), budgets->end(), [&](const BudgetRow& budget) {
       return budget.type == type && budget.period == period;
     });
     if (found == budgets->end()) return StoreFailure{"a budget that was stored is not there", false};

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/clock.h"
+#include "sink/store/control/budget_row.h"
 #include "sink/store/control/control_store.h"
 
 namespace kavach::sink {
@@ -21,17 +21,11 @@ StoreResult<void> set_org_settings(ControlStore& store, std::string_view org_id,
                                    std::optional<std::string_view> org_name,
                                    std::optional<std::string_view> timezone);
 
-// A budget of the organization itself, with what its nodes have admitted in its period (UTC) so far.
-struct OrgBudget {
-  std::string id, type, period, unit, source;
-  double limit = 0;
-  double used = 0;  // in the unit of the limit
-  WallMicros created_at = 0, updated_at = 0;
-};
-StoreResult<std::vector<OrgBudget>> org_budgets(ControlStore& store, std::string_view org_id);
+// The organization's own budgets, with what its nodes have admitted in their periods so far.
+StoreResult<std::vector<BudgetRow>> org_budgets(ControlStore& store, std::string_view org_id);
 struct PutBudget {
   bool created = false;
-  OrgBudget budget = {};
+  BudgetRow budget = {};
 };
 // One of a type and period takes the place of the one before it.
 StoreResult<PutBudget> put_org_budget(ControlStore& store, std::string_view org_id, std::string_view type,

@@ -1,0 +1,35 @@
+// Shapes: the JSON of what several resources answer with (contract/agentkavach.md section 6): budgets and
+// events.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "http/control/endpoint.h"
+#include "http/control/json_out.h"
+#include "http/control/schema.h"
+#include "sink/store/control/budget_row.h"
+#include "sink/store/control/event_list.h"
+
+namespace kavach::http {
+
+extern const Schema kBudget;
+extern const Schema kBudgetList;
+extern const Schema kEvent;
+
+// What a budget of this type is measured in.
+std::string_view unit_of(std::string_view budget_type);
+// An id as a path has it: with the prefix of budgets or without.
+std::string_view budget_id(std::string_view id);
+void render(const sink::BudgetRow& budget, JsonOut& out);
+Reply budgets_reply(std::span<const sink::BudgetRow> budgets);
+
+// A member "events".
+void render_events(const sink::EventPage& page, JsonOut& out);
+
+// In percent, rounded to one decimal; 0 of nothing.
+double percent(double part, double whole) noexcept;
+
+}  // namespace kavach::http

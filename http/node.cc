@@ -234,7 +234,8 @@ Status Node::build() {
     shard.at_tick([&lane, &shard, this] {
       lane.admission->on_tick(shard.wall_now());
       auto uses = lane.keys.take_uses();
-      if (!uses.empty()) directory_->report_uses(std::move(uses));
+      auto rejected = lane.keys.take_rejected();
+      if (!uses.empty() || !rejected.empty()) directory_->report(std::move(uses), std::move(rejected));
     });
     rings.push_back(&lane.keys);
     peers.push_back(lane.ingest.get());
@@ -496,7 +497,8 @@ int Node::run(const sigset_t& signals) {
   if (membership_ != nullptr) membership_->leave();
   runtime_->stop();
   workers_->stop();
-  for (auto& lane : lanes_) directory_->report_uses(lane->keys.take_uses());  // since the last tick
+  for (auto& lane : lanes_)
+    directory_->report(lane->keys.take_uses(), lane->keys.take_rejected());  // since the last tick
   listener_.reset();
   directory_->stop();
   if (kafka_ != nullptr) kafka_->stop(config_.http.drain_timeout_ms * kMicrosPerMilli);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <map>
 #include <utility>
 
@@ -48,8 +49,23 @@ void KeyRing::note_failure(const ApiKey& key, WallMicros now) {
   uses_.push_back({.key_id = key.id, .failures = 1, .last_failed_us = now});
 }
 
+void KeyRing::note_rejected(const Uuid& org_id, std::string_view agent_name, WallMicros now) {
+  constexpr std::size_t kNotedMax = 1'000;
+  if (now - rejected_since_ >= kNoteEvery) {
+    rejected_noted_.clear();
+    rejected_since_ = now;
+  }
+  if (rejected_noted_.size() >= kNotedMax) return;
+  if (!rejected_noted_.emplace(org_id, agent_name).second) return;
+  rejected_.push_back({.org_id = org_id, .name = std::string(agent_name), .at_us = now});
+}
+
 std::vector<sink::KeyUse> KeyRing::take_uses() {
   return std::exchange(uses_, {});
+}
+
+std::vector<sink::RejectedAgent> KeyRing::take_rejected() {
+  return std::exchange(rejected_, {});
 }
 
 // --- Directory ---------------------------------------------------------------------------------------------
@@ -142,10 +158,12 @@ void Directory::tell_caught_up(std::uint64_t round) {
   }
 }
 
-void Directory::report_uses(std::vector<sink::KeyUse> uses) {
+void Directory::report(std::vector<sink::KeyUse> uses, std::vector<sink::RejectedAgent> rejected) {
   const std::lock_guard lock(mutex_);
-  if (reported_.size() + uses.size() > kReportsMax) return;
-  reported_.insert(reported_.end(), uses.begin(), uses.end());
+  if (reported_.size() + uses.size() <= kReportsMax)
+    reported_.insert(reported_.end(), uses.begin(), uses.end());
+  if (rejected_.size() + rejected.size() <= kReportsMax)
+    std::move(rejected.begin(), rejected.end(), std::back_inserter(rejected_));
 }
 
 bool Directory::wait(std::chrono::steady_clock::time_point rested) {
@@ -180,7 +198,7 @@ void Directory::run() {
     const auto ended = Clock::now();
     rested = ended + std::min<Clock::duration>(ended - began, std::chrono::microseconds(poll_us_));
     if (stopping || ended >= next_write) {
-      write_uses();
+      write_reports();
       next_write = Clock::now() + kWriteUsesEvery;
     }
     if (stopping) return;
@@ -229,11 +247,20 @@ void Directory::refresh() {
   log::info("directory: {} organizations, {} keys", directory->orgs.size(), directory->keys.size());
 }
 
-void Directory::write_uses() {
+void Directory::write_reports() {
   std::vector<sink::KeyUse> reported;
+  std::vector<sink::RejectedAgent> rejected;
   {
     const std::lock_guard lock(mutex_);
     reported.swap(reported_);
+    rejected.swap(rejected_);
+  }
+  if (!rejected.empty()) {
+    if (const auto written = store_->record_rejections(rejected); !written) {
+      log::debug("directory: {} rejected agents are written later: {}", rejected.size(),
+                 written.error().message);
+      report({}, std::move(rejected));
+    }
   }
   std::map<Uuid, sink::KeyUse> by_key;
   for (const sink::KeyUse& use : reported) {
@@ -249,7 +276,7 @@ void Directory::write_uses() {
   for (const auto& [id, use] : by_key) uses.push_back(use);
   if (const auto written = store_->record_key_use(uses); !written) {
     log::debug("directory: the use of {} keys is written later: {}", uses.size(), written.error().message);
-    report_uses(std::move(uses));
+    report(std::move(uses), {});
   }
 }
 

@@ -16,9 +16,11 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "engine/result.h"
@@ -31,7 +33,8 @@
 
 namespace kavach::http {
 
-// One shard's view of the keys: looks them up and remembers their use. Own thread of the shard.
+// One shard's view of the keys: looks them up and remembers their use, and which agents were turned away.
+// Own thread of the shard.
 class KeyRing {
  public:
   void install(std::unique_ptr<const KeyTable> table);
@@ -41,13 +44,20 @@ class KeyRing {
   void note_use(const ApiKey& key, WallMicros now);
   // Says that a revoked key was used.
   void note_failure(const ApiKey& key, WallMicros now);
-  // Moves out what was noted.
+  // Says that an agent was refused because its organization has as many as it may; noted once a minute, and
+  // of no more than a thousand agents.
+  void note_rejected(const Uuid& org_id, std::string_view agent_name, WallMicros now);
+  // Move out what was noted.
   std::vector<sink::KeyUse> take_uses();
+  std::vector<sink::RejectedAgent> take_rejected();
 
  private:
   std::unique_ptr<const KeyTable> table_ = std::make_unique<KeyTable>();
   std::vector<WallMicros> last_noted_;  // by index of the key
   std::vector<sink::KeyUse> uses_;
+  std::set<std::pair<Uuid, std::string>> rejected_noted_;  // since the minute began
+  WallMicros rejected_since_ = 0;
+  std::vector<sink::RejectedAgent> rejected_;
 };
 
 class Directory {
@@ -74,7 +84,7 @@ class Directory {
   // now, or after `patience_us`, or when it stops.
   void catch_up(std::int64_t patience_us);
   // Any thread: what a shard's key ring noted.
-  void report_uses(std::vector<sink::KeyUse> uses);
+  void report(std::vector<sink::KeyUse> uses, std::vector<sink::RejectedAgent> rejected);
   // False while the store cannot be read. Any thread.
   bool healthy() const noexcept { return healthy_.load(std::memory_order_relaxed); }
 
@@ -89,7 +99,7 @@ class Directory {
   void refresh();
   // `problem`: why the store could not be read, empty when it could. Says so when that changed.
   void note_health(const std::string& problem);
-  void write_uses();
+  void write_reports();
 
   Runtime& runtime_;
   const std::vector<KeyRing*> rings_;
@@ -113,6 +123,7 @@ class Directory {
   std::condition_variable installed_;
   std::optional<quota::TierTable> new_tiers_;  // guarded by mutex_
   std::vector<sink::KeyUse> reported_;         // guarded by mutex_
+  std::vector<sink::RejectedAgent> rejected_;  // guarded by mutex_
 };
 
 }  // namespace kavach::http

@@ -313,7 +313,7 @@ void IngestHandler::on_verdict(IngestRequest& request) {
     request.frame.events = request.admitted_events;
     request.frame.seal();
   }
-  if (request.rejected_events > 0) render_rejected_agents(request);
+  if (request.rejected_events > 0) note_rejected_agents(request);
   if (request.scratch->body.capacity() > 0) request.exchange->give_back(std::move(request.scratch->body));
   give_scratch(std::move(request.scratch));
 
@@ -332,13 +332,15 @@ void IngestHandler::on_verdict(IngestRequest& request) {
 }
 
 // While the names are still there.
-void IngestHandler::render_rejected_agents(IngestRequest& request) {
+void IngestHandler::note_rejected_agents(IngestRequest& request) {
   std::vector<std::string_view> names;
   request.all_killed = true;
   for (std::size_t i = 0; i < request.agents.size(); ++i) {
     if (request.agent_answers[i] == quota::AgentAnswer::kAdmitted) continue;
     request.all_killed = request.all_killed && request.agent_answers[i] == quota::AgentAnswer::kKilled;
     names.push_back(request.events[request.agent_events[i]].agent_name);
+    if (request.agent_answers[i] != quota::AgentAnswer::kKilled)
+      keys_.note_rejected(request.scratch->batch.org_id, names.back(), shard_.wall_now());
   }
   std::sort(names.begin(), names.end());
   std::string& out = request.rejected_agents;

@@ -94,7 +94,7 @@ class IngestHandler final : public Handler {
   void answer_waiting();
   void answer_accepted(IngestRequest& request, ReceiptClass receipt);
   void answer_refused(IngestRequest& request);
-  static void render_rejected_agents(IngestRequest& request);
+  void note_rejected_agents(IngestRequest& request);
   Counter& refusal_counter(quota::Reason reason);
   void answer_busy(IngestRequest& request);
   void finish(IngestRequest& request);

@@ -226,6 +226,30 @@ StoreResult<void> record_key_use(Connection& connection, std::span<const KeyUse>
   return transaction->commit();
 }
 
+StoreResult<void> record_rejections(Connection& connection, std::span<const RejectedAgent> rejected) {
+  if (rejected.empty()) return {};
+  auto transaction = Transaction::begin_write(connection);
+  if (!transaction) return transaction.error();
+  auto update = connection.prepare(
+      "UPDATE agents SET rejected_at_us = CASE WHEN ?3 > COALESCE(rejected_at_us, 0) THEN ?3 ELSE "
+      "rejected_at_us END WHERE org_id = ?1 AND name = ?2");
+  if (!update) return update.error();
+  auto insert = connection.prepare(
+      "INSERT INTO agents (org_id, name, first_seen_us, rejected_at_us) SELECT o.id, ?2, ?3, ?3 FROM "
+      "organizations o WHERE o.id = ?1 AND (SELECT COUNT(*) FROM agents WHERE org_id = ?1 AND last_event_us "
+      "IS NULL) < 1000 ON CONFLICT (org_id, name) DO NOTHING");
+  if (!insert) return insert.error();
+  for (const RejectedAgent& agent : rejected) {
+    const UuidText org(agent.org_id);
+    auto updated = update->run(org, std::string_view(agent.name), agent.at_us);
+    if (!updated) return updated.error();
+    if (*updated > 0) continue;
+    auto inserted = insert->run(org, std::string_view(agent.name), agent.at_us);
+    if (!inserted) return inserted.error();
+  }
+  return transaction->commit();
+}
+
 StoreResult<OrgRecord> create_org(Connection& connection, std::string_view name, std::string_view tier,
                                   const NewKey& first_key, WallMicros now, Random& random) {
   auto transaction = Transaction::begin_write(connection);

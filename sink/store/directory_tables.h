@@ -23,6 +23,7 @@ StoreResult<std::vector<BudgetRecord>> load_budgets(Connection& connection, cons
 StoreFailure no_org(const Uuid& org_id);
 
 StoreResult<void> record_key_use(Connection& connection, std::span<const KeyUse> uses);
+StoreResult<void> record_rejections(Connection& connection, std::span<const RejectedAgent> rejected);
 
 StoreResult<OrgRecord> create_org(Connection& connection, std::string_view name, std::string_view tier,
                                   const NewKey& first_key, WallMicros now, Random& random);

@@ -100,12 +100,10 @@ class SqlStore final : public Store {
   StoreResult<Directory> load_directory() override { return sink::load_directory(connection_); }
 
   StoreResult<void> record_key_use(std::span<const KeyUse> uses) override {
-    // Whoever calls this also looks for revoked keys, and must not wait for a long transaction of another.
-    constexpr int kPatienceMs = 50;
-    connection_.set_lock_timeout(kPatienceMs);
-    auto recorded = sink::record_key_use(connection_, uses);
-    connection_.set_lock_timeout(Connection::kLockTimeoutMs);
-    return recorded;
+    return without_waiting([&] { return sink::record_key_use(connection_, uses); });
+  }
+  StoreResult<void> record_rejections(std::span<const RejectedAgent> rejected) override {
+    return without_waiting([&] { return sink::record_rejections(connection_, rejected); });
   }
 
   StoreResult<void> scan_dedup(std::int64_t since_us, const DedupVisitor& each) override {
@@ -235,6 +233,16 @@ class SqlStore final : public Store {
   }
 
  private:
+  // Whoever records also looks for revoked keys, and must not wait for a long transaction of another.
+  template <typename Record>
+  StoreResult<void> without_waiting(Record record) {
+    constexpr int kPatienceMs = 50;
+    connection_.set_lock_timeout(kPatienceMs);
+    auto recorded = record();
+    connection_.set_lock_timeout(Connection::kLockTimeoutMs);
+    return recorded;
+  }
+
   template <typename Move>
   StoreResult<ApplyOutcome> write(std::span<const Batch> batches, const Uuid& node, Move move) {
     if (auto made = event_writer_->make_room(batches, clock_.wall()); !made) return made.error();

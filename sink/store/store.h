@@ -162,6 +162,13 @@ struct KeyUse {
   std::int64_t last_failed_us = 0;
 };
 
+// An agent whose events were refused because its organization has as many agents as it may.
+struct RejectedAgent {
+  Uuid org_id;
+  std::string name;
+  std::int64_t at_us = 0;
+};
+
 struct ApplyOutcome {
   std::uint64_t stored = 0;
   std::uint64_t duplicates = 0;  // refused by the unique index
@@ -208,6 +215,9 @@ class Store {
   virtual StoreResult<Directory> load_directory() = 0;
   // Last use (never moves back) and failures; unknown keys are ignored. Does not change directory_version().
   virtual StoreResult<void> record_key_use(std::span<const KeyUse> uses) = 0;
+  // When each was rejected last (never moves back). Of names that an organization has sent no event of, a
+  // thousand are kept: whoever makes names up fills no table. Does not change directory_version().
+  virtual StoreResult<void> record_rejections(std::span<const RejectedAgent> rejected) = 0;
 
   // Calls `each` for every deduplication key seen since `since_us`, one at a time, in no order: however many
   // there are, none is held in memory. `key` is valid during the call.

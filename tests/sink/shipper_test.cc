@@ -73,6 +73,9 @@ class ControlledStore final : public Store {
   StoreResult<void> record_key_use(std::span<const KeyUse> uses) override {
     return store_->record_key_use(uses);
   }
+  StoreResult<void> record_rejections(std::span<const RejectedAgent> rejected) override {
+    return store_->record_rejections(rejected);
+  }
   StoreResult<void> scan_dedup(std::int64_t since_us, const DedupVisitor& each) override {
     return store_->scan_dedup(since_us, each);
   }

@@ -22,6 +22,9 @@ class Dashboard:
         self.node = node
         self.address = address or f"{uuid.uuid4().hex[:12]}@example.com"
         self.token = ""
+        self.key = ""  # of their organization, once they have sent
+        self.org_id = ""
+        self.sent = 0
 
     def ask(self, method: str, path: str, body=None, token: str | None = None, **headers) -> Answer:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -64,6 +67,23 @@ class Dashboard:
         assert verified.status == 200, verified.body
         self.token = verified.json()["access_token"]
         return self
+
+    def send(self, *events: dict) -> None:
+        """Events of their organization, until they are stored."""
+        if not self.key:
+            self.key = self.post("/v1/keys", {}).json()["raw_key"]
+            self.org_id = self.get("/v1/auth/me").json()["org_id"]
+        for event in events:
+            event.setdefault("idempotency_key", str(uuid.uuid4()))
+        answer = self.node.post(list(events), key=self.key)
+        assert answer.status == 202 and answer.json()["rejected"] == 0, answer.body
+        self.sent += len(events)
+        counted = f"SELECT count(*) FROM events WHERE org_id = '{self.org_id}'"
+        wait_until(lambda: self.node.query(counted)[0][0] == self.sent, "the events are stored")
+
+    def become(self, role: str) -> None:
+        self.node.execute(f"UPDATE org_members SET role = '{role}' WHERE user_id = "
+                          f"(SELECT id FROM users WHERE email = '{self.address}')")
 
     def login(self, password: str = PASSWORD) -> Answer:
         return self.post("/v1/auth/login", {"email": self.address, "password": password}, token="")

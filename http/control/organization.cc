@@ -1,6 +1,7 @@
 // The endpoints of an organization's settings and budgets (contract/agentkavach.md section 7).
 #include "sink/store/control/organization.h"
 #include "http/control/endpoint.h"
+#include "http/control/percent.h"
 #include "http/control/time_zone.h"
 
 namespace kavach::http {
@@ -78,11 +79,6 @@ std::string_view unit_of(std::string_view type) {
   if (type == "cost") return "usd";
   if (type == "calls") return "calls";
   return type == "duration" ? "ms" : "tokens";
-}
-
-// In percent, with one decimal.
-double percent(double part, double whole) {
-  return whole > 0 ? static_cast<double>(static_cast<std::int64_t>(part / whole * 1000 + 0.5)) / 10 : 0;
 }
 
 void render(const OrgBudget& budget, JsonOut& out) {

@@ -309,6 +309,20 @@ def test_the_top_models_and_agents_of_a_range(node, person):
     sent.of_one_moment(compare)
 
 
+def test_sums_that_do_not_fit_are_the_greatest_that_do(node, person):
+    sent = Sent(node, person)
+    for hours in (1, 2, 3):
+        sent.send(hour_of(utc_now()) - hours * HOUR - DAY, cost=9e9, input_tokens=2**62)
+    sent.settle()
+    person.post("/v1/org/budgets", {"budget_type": "cost", "period": "total", "limit_value": 1})
+    overview = shown(person, "overview", range="30d")
+    greatest = 2**63 - 1
+    assert overview["range_spend"] == overview["total_spend_month"] == greatest / 1e9 and overview["range_input_tokens"] == greatest
+    assert shown(person, "spend", granularity="daily")["total_cost"] == greatest / 1e9
+    stats = shown(person, "stats", range="30d")
+    assert (stats["total_cost"], stats["top_agents"][0]["pct"]) == (greatest / 1e9, 100)
+
+
 # --- what they refuse --------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("path", PATHS)

@@ -1,10 +1,13 @@
 #include "sink/store/control/organization.h"
 
 #include <algorithm>
+#include <functional>
+#include <map>
 #include <utility>
 
 #include "engine/calendar.h"
 #include "engine/money.h"
+#include "sink/store/sum_in_parts.h"
 
 namespace kavach::sink {
 namespace {
@@ -13,25 +16,32 @@ struct Used {
   std::int64_t events = 0, cost = 0, input_tokens = 0, output_tokens = 0, duration_ms = 0;
 };
 
-StoreResult<Used> used_in(ControlStore& store, std::string_view org_id, std::string_view period) {
-  const std::int64_t number = period == "daily"     ? day_of(store.now())
-                              : period == "monthly" ? month_of(store.now())
-                                                    : 0;
-  Used used;
+// In the periods of now, by their names; a period without events is not there.
+StoreResult<std::map<std::string, Used, std::less<>>> used_by_period(ControlStore& store,
+                                                                     std::string_view org_id) {
+  static const std::string sql =
+      "SELECT period, " + sum_in_parts("events") + ", " + sum_in_parts("cost_nano") + ", " +
+      sum_in_parts("input_tokens") + ", " + sum_in_parts("output_tokens") + ", " +
+      sum_in_parts("duration_ms") +
+      " FROM node_usage WHERE org_id = ?1 AND (period = 'daily' AND number = ?2 OR period = 'monthly' AND "
+      "number = ?3 OR period = 'total' AND number = 0) GROUP BY period";
+  std::map<std::string, Used, std::less<>> used;
   auto read = store.each(
-      "SELECT SUM(events), SUM(cost_nano), SUM(input_tokens), SUM(output_tokens), SUM(duration_ms) "
-      "FROM node_usage WHERE org_id = ?1 AND period = ?2 AND number = ?3",
-      [&](const Statement::Rows& row) {
-        used = {row.integer(0), row.integer(1), row.integer(2), row.integer(3), row.integer(4)};
+      sql,
+      [&used](const Statement::Rows& row) {
+        const auto sum = [&row](int column) {
+          return from_parts(row.integer(column), row.integer(column + 1));
+        };
+        used[std::string(row.text(0))] = {sum(1), sum(3), sum(5), sum(7), sum(9)};
       },
-      org_id, period, number);
+      org_id, day_of(store.now()), month_of(store.now()));
   if (!read) return read.error();
   return used;
 }
 
 double used_of(const Used& used, std::string_view type) noexcept {
   if (type == "cost") return static_cast<double>(used.cost) / static_cast<double>(kNanoPerDollar);
-  const std::int64_t count = type == "tokens_total"    ? used.input_tokens + used.output_tokens
+  const std::int64_t count = type == "tokens_total"    ? saturating_add(used.input_tokens, used.output_tokens)
                              : type == "tokens_input"  ? used.input_tokens
                              : type == "tokens_output" ? used.output_tokens
                              : type == "calls"         ? used.events
@@ -89,11 +99,9 @@ StoreResult<std::vector<OrgBudget>> org_budgets(ControlStore& store, std::string
       },
       org_id);
   if (!read) return read.error();
-  for (OrgBudget& budget : budgets) {
-    const auto used = used_in(store, org_id, budget.period);
-    if (!used) return used.error();
-    budget.used = used_of(*used, budget.type);
-  }
+  auto used = used_by_period(store, org_id);
+  if (!used) return used.error();
+  for (OrgBudget& budget : budgets) budget.used = used_of((*used)[budget.period], budget.type);
   return budgets;
 }
 

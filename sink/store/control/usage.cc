@@ -144,7 +144,7 @@ StoreResult<std::vector<UsageSums>> usage_between(ControlStore& store, std::stri
       },
       org_id, hour_from(edges.front()), hour_from(edges.back()));
   if (!read) return read.error();
-  // ... and the minutes behind an edge go on to the next.
+  // ... and the minutes behind an edge go on to the next: of days, at most four edges have their minutes.
   for (std::size_t i = 0; i < edges.size(); ++i) {
     if (!splits_an_hour(edges[i]) || !has_minutes(store, edges[i])) continue;
     UsageSums moved;

@@ -5,6 +5,7 @@
 
 #include "engine/calendar.h"
 #include "http/control/endpoint.h"
+#include "http/control/percent.h"
 #include "http/control/shapes.h"
 #include "http/control/time_zone.h"
 #include "sink/store/control/agents.h"
@@ -212,7 +213,7 @@ Outcome show(Call& call) {
       .end();
   out.text_or_null("primary_model", detail->models.empty() ? "" : detail->models.front().model);
   std::int64_t cost = 0;
-  for (const sink::ModelUse& use : detail->models) cost += use.cost;
+  for (const sink::ModelUse& use : detail->models) cost = saturating_add(cost, use.cost);
   out.key("model_usage").begin_list();
   for (const sink::ModelUse& use : detail->models) {
     out.begin()

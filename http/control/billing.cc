@@ -9,8 +9,8 @@
 
 #include "engine/calendar.h"
 #include "engine/log.h"
-#include "http/auth/policy.h"
 #include "http/control/endpoint.h"
+#include "http/control/plan_limits.h"
 #include "sink/store/control/billing.h"
 
 namespace kavach::http {
@@ -123,32 +123,22 @@ double price_usd(const quota::TierTable& tiers, std::string_view name) {
   return tier != nullptr ? tier->price_usd_monthly : 0;
 }
 
-void limit(JsonOut& out, std::string_view name, std::int64_t value) {
-  value == quota::kUnlimited ? out.null(name) : out.integer(name, value);
-}
-
 Outcome show_plan(Call& call) {
   auto row = sink::subscription_of(call.store, call.caller.org_id);
   if (!row) return row.error();
   auto usage = sink::plan_usage(call.store, call.caller.org_id);
   if (!usage) return usage.error();
   const auto tiers = call.services.tiers.get();
-  const quota::Policy policy = limits_of({.id = {},
-                                          .project_id = {},
-                                          .name = {},
-                                          .tier = row->tier,
-                                          .subscription_status = {},
-                                          .limits = row->limits},
-                                         *tiers);
+  const quota::Policy policy = plan_limits(*row, *tiers);
   const quota::Tier* const tier = tiers->find(row->tier);
   const WallMicros now = call.services.clock.wall();
   const WallMicros trial_left = row->status == "trialing" ? row->trial_end.value_or(0) - now : 0;
 
   JsonOut out;
   out.begin().text("tier", row->tier).text("subscription_status", row->status);
-  limit(out, "events_per_day", policy.events_per_day);
-  limit(out, "max_agents", policy.agents_max);
-  limit(out, "burst_per_minute", policy.burst_per_minute);
+  show_limit(out, "events_per_day", policy.events_per_day);
+  show_limit(out, "max_agents", policy.agents_max);
+  show_limit(out, "burst_per_minute", policy.burst_per_minute);
   out.integer("retention_days", tier != nullptr ? tier->retention_days : quota::Tier{}.retention_days)
       .integer("events_used_today", usage->events_today)
       .integer("active_agents", usage->active_agents)

@@ -107,6 +107,7 @@ std::span<const Endpoint> run_endpoints();
 std::span<const Endpoint> billing_endpoints();
 std::span<const Endpoint> stripe_webhook_endpoints();
 std::span<const Endpoint> pricing_endpoints();
+std::span<const Endpoint> dashboard_endpoints();
 
 // All of them, in their order.
 std::vector<const Endpoint*> all_endpoints();

@@ -1,6 +1,6 @@
 #include "http/control/shapes.h"
 
-#include <cmath>
+#include "http/control/percent.h"
 
 namespace kavach::http {
 namespace {
@@ -50,10 +50,6 @@ std::string_view unit_of(std::string_view budget_type) {
 std::string_view budget_id(std::string_view id) {
   if (id.starts_with(kBudgetPrefix)) id.remove_prefix(kBudgetPrefix.size());
   return id;
-}
-
-double percent(double part, double whole) noexcept {
-  return whole > 0 ? std::round(part / whole * 1000) / 10 : 0;
 }
 
 void render(const sink::BudgetRow& budget, JsonOut& out) {

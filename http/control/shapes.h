@@ -29,7 +29,4 @@ Reply budgets_reply(std::span<const sink::BudgetRow> budgets);
 // A member "events".
 void render_events(const sink::EventPage& page, JsonOut& out);
 
-// In percent, rounded to one decimal; 0 of nothing.
-double percent(double part, double whole) noexcept;
-
 }  // namespace kavach::http

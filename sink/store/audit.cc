@@ -3,14 +3,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <limits>
 #include <tuple>
 #include <utility>
 
-#include "engine/money.h"
 #include "sink/store/postgres/session.h"
 #include "sink/store/rollup.h"
 #include "sink/store/sql.h"
+#include "sink/store/sum_in_parts.h"
 
 namespace kavach::sink {
 namespace {
@@ -33,22 +32,6 @@ struct IdRange {
 
 constexpr std::string_view kOfPeriod =
     " WHERE id >= ?1 AND id < ?2 AND received_at_us >= ?3 AND received_at_us < ?4";
-
-// A sum of int64 may not fit in one, which SQLite refuses and Postgres shows as another type: so it is added
-// up in two parts.
-constexpr std::int64_t kPart = 1'000'000'000;
-std::string sum_in_parts(const std::string& column) {
-  const std::string part = std::to_string(kPart);
-  return "SUM(" + column + " / " + part + "), SUM(" + column + " % " + part + ")";
-}
-
-std::int64_t from_parts(std::int64_t high, std::int64_t low) {
-  constexpr auto kMax = std::numeric_limits<std::int64_t>::max();
-  constexpr auto kMin = std::numeric_limits<std::int64_t>::min();
-  std::int64_t whole = 0;
-  if (__builtin_mul_overflow(high, kPart, &whole)) return high < 0 ? kMin : kMax;
-  return saturating_add(whole, low);
-}
 
 class SqlAudit final : public StoreAudit {
  public:

@@ -7,11 +7,7 @@
 namespace kavach::sink {
 namespace {
 
-constexpr std::int64_t kMinuteS = 60;
-constexpr std::int64_t kHourS = 3'600;
 constexpr std::int64_t kDayS = 86'400;
-// How long usage_minute keeps its rows (contract/entities.md section 6).
-constexpr std::int64_t kMinuteRowsUs = 48 * kMicrosPerHour;
 
 void saturate(std::int64_t& sum, std::int64_t value) noexcept {
   sum = saturating_add(sum, value);

@@ -14,9 +14,15 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/clock.h"
 #include "engine/event.h"
 
 namespace kavach::sink {
+
+inline constexpr std::int64_t kMinuteS = 60;
+inline constexpr std::int64_t kHourS = 3'600;
+// How long usage_minute keeps its rows (contract/entities.md section 6).
+inline constexpr std::int64_t kMinuteRowsUs = 48 * kMicrosPerHour;
 
 std::size_t hash_of(const Uuid& id) noexcept;
 std::size_t hash_of(std::string_view text) noexcept;

@@ -1,11 +1,13 @@
 #include "sink/store/control/agents.h"
 
 #include <algorithm>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 
 #include "engine/calendar.h"
 #include "sink/store/control/buckets.h"
+#include "sink/store/sum_in_parts.h"
 
 namespace kavach::sink {
 namespace {
@@ -62,6 +64,21 @@ struct PeriodCost {
 };
 using Found = std::unordered_map<std::string_view, std::pair<AgentRow*, PeriodCost>>;
 
+// ?1 to ?5: see buckets.h; then where today, the week and the month begin, the range, and the day and month
+// of budgets.
+std::string usage_sql(const std::string& more) {
+  const auto since = [](const std::string& column, const std::string& from) {
+    return sum_in_parts("CASE WHEN bucket_s >= " + from + " THEN " + column + " ELSE 0 END");
+  };
+  const auto in_range = [](const std::string& column) {
+    return sum_in_parts("CASE WHEN bucket_s >= ?9 AND bucket_s < ?10 THEN " + column + " ELSE 0 END");
+  };
+  return "SELECT agent_name, " + since("cost_nano", "?6") + ", " + since("cost_nano", "?7") + ", " +
+         since("cost_nano", "?8") + ", " + since("input_tokens", "?6") + ", " + since("output_tokens", "?6") +
+         ", " + in_range("events") + ", " + in_range("cost_nano") + ", " + since("cost_nano", "?11") + ", " +
+         since("cost_nano", "?12") + " FROM " + buckets_sql(more) + " GROUP BY agent_name";
+}
+
 StoreResult<void> read_usage(ControlStore& store, std::string_view org_id, const AgentWindows& windows,
                              std::optional<std::string_view> only, Found& found) {
   const WallMicros now = store.now();
@@ -75,35 +92,24 @@ StoreResult<void> read_usage(ControlStore& store, std::string_view org_id, const
     const auto entry = found.find(row.text(0));
     if (entry == found.end()) return;
     auto& [agent, period] = entry->second;
-    agent->cost_today = row.integer(1);
-    agent->cost_week = row.integer(2);
-    agent->cost_month = row.integer(3);
-    agent->input_tokens_today = row.integer(4);
-    agent->output_tokens_today = row.integer(5);
-    agent->range_events = row.integer(6);
-    agent->range_cost = row.integer(7);
-    period = {.day = row.integer(8), .month = row.integer(9)};
+    agent->cost_today = sum_at(row, 1);
+    agent->cost_week = sum_at(row, 3);
+    agent->cost_month = sum_at(row, 5);
+    agent->input_tokens_today = sum_at(row, 7);
+    agent->output_tokens_today = sum_at(row, 9);
+    agent->range_events = sum_at(row, 11);
+    agent->range_cost = sum_at(row, 13);
+    period = {.day = sum_at(row, 15), .month = sum_at(row, 17)};
   };
-#define KAVACH_SUM_SINCE(column, from) "SUM(CASE WHEN bucket_s >= " from " THEN " column " ELSE 0 END)"
-#define KAVACH_SUM_WITHIN(column) \
-  "SUM(CASE WHEN bucket_s >= ?9 AND bucket_s < ?10 THEN " column " ELSE 0 END)"
-#define KAVACH_AGENT_USE \
-  "SELECT agent_name, " KAVACH_SUM_SINCE("cost_nano", "?6") ", " KAVACH_SUM_SINCE("cost_nano", "?7")  \
-  ", " KAVACH_SUM_SINCE("cost_nano", "?8") ", " KAVACH_SUM_SINCE("input_tokens", "?6") ", "           \
-  KAVACH_SUM_SINCE("output_tokens", "?6") ", " KAVACH_SUM_WITHIN("events") ", "                       \
-  KAVACH_SUM_WITHIN("cost_nano") ", " KAVACH_SUM_SINCE("cost_nano", "?11") ", "                       \
-  KAVACH_SUM_SINCE("cost_nano", "?12") " FROM "
-  const auto read = [&](std::string_view sql, const auto&... name) {
+  static const std::string of_all = usage_sql("");
+  static const std::string of_one = usage_sql(" AND agent_name = ?13");
+  const auto read = [&](const std::string& sql, const auto&... name) {
     return store.each(sql, add, org_id, seconds(first - first % kMicrosPerHour), split[0], split[1], split[2],
                       seconds(windows.today), seconds(windows.week), seconds(windows.month),
                       seconds(windows.range_start), seconds(windows.range_end), seconds(day_began(now)),
                       seconds(month_began(now)), name...);
   };
-  return only ? read(KAVACH_AGENT_USE KAVACH_BUCKETS(" AND agent_name = ?13") "GROUP BY agent_name", *only)
-              : read(KAVACH_AGENT_USE KAVACH_BUCKETS("") "GROUP BY agent_name");
-#undef KAVACH_AGENT_USE
-#undef KAVACH_SUM_WITHIN
-#undef KAVACH_SUM_SINCE
+  return only ? read(of_one, *only) : read(of_all);
 }
 
 StoreResult<void> read_cost_budgets(ControlStore& store, std::string_view org_id, Found& found) {
@@ -165,35 +171,46 @@ StoreResult<AgentDetail> agent_detail(ControlStore& store, std::string_view org_
   AgentDetail detail;
   SplitHours split(store.now());
   for (const WallMicros day : days) split.add(day);
+  static const std::string of_models =
+      "SELECT model, provider, " + sum_in_parts("events") + ", " + sum_in_parts("cost_nano") + ", " +
+      sum_in_parts("input_tokens") + ", " + sum_in_parts("output_tokens") + ", " +
+      sum_in_parts("duration_ms") + ", " + sum_in_parts("timed_events") +
+      " FROM usage_hourly WHERE org_id = ?1 AND agent_name = ?2 AND hour_s >= ?3 GROUP BY model, provider";
   auto read = store.each(
-      "SELECT model, provider, SUM(events), SUM(cost_nano), SUM(input_tokens), SUM(output_tokens), "
-      "SUM(duration_ms), SUM(timed_events) FROM usage_hourly WHERE org_id = ?1 AND agent_name = ?2 AND "
-      "hour_s >= ?3 GROUP BY model, provider ORDER BY SUM(cost_nano) DESC, SUM(events) DESC, model, provider",
+      of_models,
       [&detail](const Statement::Rows& row) {
         detail.models.push_back({.model = std::string(row.text(0)),
                                  .provider = std::string(row.text(1)),
-                                 .events = row.integer(2),
-                                 .cost = row.integer(3),
-                                 .input_tokens = row.integer(4),
-                                 .output_tokens = row.integer(5)});
-        detail.duration_ms += row.integer(6);
-        detail.timed_events += row.integer(7);
+                                 .events = sum_at(row, 2),
+                                 .cost = sum_at(row, 4),
+                                 .input_tokens = sum_at(row, 6),
+                                 .output_tokens = sum_at(row, 8)});
+        detail.duration_ms = saturating_add(detail.duration_ms, sum_at(row, 10));
+        detail.timed_events = saturating_add(detail.timed_events, sum_at(row, 12));
       },
       org_id, name, seconds(month));
   if (!read) return read.error();
 
+  std::sort(detail.models.begin(), detail.models.end(), [](const ModelUse& a, const ModelUse& b) {
+    return a.cost != b.cost       ? a.cost > b.cost
+           : a.events != b.events ? a.events > b.events
+                                  : std::tie(a.model, a.provider) < std::tie(b.model, b.provider);
+  });
+
+  static const std::string of_days = "SELECT bucket_s, " + sum_in_parts("events") + ", " +
+                                     sum_in_parts("cost_nano") + " FROM " +
+                                     buckets_sql(" AND agent_name = ?6") + " GROUP BY bucket_s";
   detail.days.resize(days.size() - 1);
   const WallMicros first = days.front();
   read = store.each(
-      "SELECT bucket_s, SUM(events), SUM(cost_nano) FROM " KAVACH_BUCKETS(
-          " AND agent_name = ?6") "GROUP BY bucket_s",
+      of_days,
       [&](const Statement::Rows& row) {
         const WallMicros at = row.integer(0) * kMicrosPerSecond;
         const auto next = std::upper_bound(days.begin(), days.end(), at);
         if (next == days.begin() || next == days.end()) return;
         DayUse& day = detail.days[static_cast<std::size_t>(next - days.begin()) - 1];
-        day.events += row.integer(1);
-        day.cost += row.integer(2);
+        day.events = saturating_add(day.events, sum_at(row, 1));
+        day.cost = saturating_add(day.cost, sum_at(row, 3));
       },
       org_id, seconds(first - first % kMicrosPerHour), split[0], split[1], split[2], name);
   if (!read) return read.error();
@@ -222,7 +239,17 @@ StoreResult<std::vector<BudgetRow>> agent_budgets(ControlStore& store, std::stri
   if (budgets.empty()) return budgets;
 
   BudgetUse day, month, total, run;
-  const auto into = [](BudgetUse& use) {
+  // From columns of sums in parts, or of whole ones.
+  const auto of_parts = [](BudgetUse& use) {
+    return [&use](const Statement::Rows& row) {
+      use = {.events = sum_at(row, 0),
+             .cost = sum_at(row, 2),
+             .input_tokens = sum_at(row, 4),
+             .output_tokens = sum_at(row, 6),
+             .duration_ms = sum_at(row, 8)};
+    };
+  };
+  const auto of_row = [](BudgetUse& use) {
     return [&use](const Statement::Rows& row) {
       use = {.events = row.integer(0),
              .cost = row.integer(1),
@@ -231,23 +258,25 @@ StoreResult<std::vector<BudgetRow>> agent_budgets(ControlStore& store, std::stri
              .duration_ms = row.integer(4)};
     };
   };
-  constexpr std::string_view kSince =
-      "SELECT SUM(events), SUM(cost_nano), SUM(input_tokens), SUM(output_tokens), SUM(duration_ms) FROM "
-      "usage_hourly WHERE org_id = ?1 AND agent_name = ?2 AND hour_s >= ?3";
+  static const std::string since =
+      "SELECT " + sum_in_parts("events") + ", " + sum_in_parts("cost_nano") + ", " +
+      sum_in_parts("input_tokens") + ", " + sum_in_parts("output_tokens") + ", " +
+      sum_in_parts("duration_ms") +
+      " FROM usage_hourly WHERE org_id = ?1 AND agent_name = ?2 AND hour_s >= ?3";
   const WallMicros now = store.now();
-  read = store.each(kSince, into(day), org_id, name, seconds(day_began(now)));
+  read = store.each(since, of_parts(day), org_id, name, seconds(day_began(now)));
   if (!read) return read.error();
-  read = store.each(kSince, into(month), org_id, name, seconds(month_began(now)));
+  read = store.each(since, of_parts(month), org_id, name, seconds(month_began(now)));
   if (!read) return read.error();
   read = store.each(
       "SELECT total_events, total_cost_nano, total_input_tokens, total_output_tokens, total_duration_ms FROM "
       "agents WHERE org_id = ?1 AND name = ?2",
-      into(total), org_id, name);
+      of_row(total), org_id, name);
   if (!read) return read.error();
   read = store.each(
       "SELECT total_events, cost_nano, input_tokens, output_tokens, llm_duration_ms FROM runs WHERE org_id = "
       "?1 AND agent_name = ?2 ORDER BY first_event_us DESC LIMIT 1",
-      into(run), org_id, name);
+      of_row(run), org_id, name);
   if (!read) return read.error();
   for (BudgetRow& budget : budgets) {
     const BudgetUse& use = budget.period == "daily"     ? day

@@ -9,21 +9,24 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "engine/calendar.h"
 #include "engine/clock.h"
 
-// `more`: a condition on both tables, such as " AND agent_name = ?6".
-#define KAVACH_BUCKETS(more)                                                                                 \
-  "(SELECT agent_name, provider, model, hour_s AS bucket_s, events, errors, cost_nano, input_tokens, "       \
-  "output_tokens, duration_ms, timed_events FROM usage_hourly WHERE org_id = ?1 AND hour_s >= ?2 AND "       \
-  "hour_s NOT IN (?3, ?4, ?5)" more                                                                          \
-  " UNION ALL SELECT agent_name, provider, model, minute_s, events, errors, cost_nano, input_tokens, "       \
-  "output_tokens, duration_ms, timed_events FROM usage_minute WHERE org_id = ?1 AND ((minute_s >= ?3 AND "   \
-  "minute_s < ?3 + 3600) OR (minute_s >= ?4 AND minute_s < ?4 + 3600) OR (minute_s >= ?5 AND minute_s < ?5 " \
-  "+ 3600))" more ") AS buckets "
-
 namespace kavach::sink {
+
+// A table expression. `more`: a condition on both tables, such as " AND agent_name = ?6".
+inline std::string buckets_sql(const std::string& more) {
+  const std::string rest =
+      ", events, errors, cost_nano, input_tokens, output_tokens, duration_ms, timed_events FROM ";
+  return "(SELECT agent_name, hour_s AS bucket_s" + rest +
+         "usage_hourly WHERE org_id = ?1 AND hour_s >= ?2 AND hour_s NOT IN (?3, ?4, ?5)" + more +
+         " UNION ALL SELECT agent_name, minute_s" + rest +
+         "usage_minute WHERE org_id = ?1 AND ((minute_s >= ?3 AND minute_s < ?3 + 3600) OR (minute_s >= ?4 "
+         "AND minute_s < ?4 + 3600) OR (minute_s >= ?5 AND minute_s < ?5 + 3600))" +
+         more + ") AS buckets";
+}
 
 // The hours to split: those of ends of periods that lie within them and are young enough.
 class SplitHours {

@@ -25,7 +25,7 @@ struct BudgetUse {
   // In the unit of a budget of `type`.
   double of(std::string_view type) const noexcept {
     if (type == "cost") return static_cast<double>(cost) / static_cast<double>(kNanoPerDollar);
-    return static_cast<double>(type == "tokens_total"    ? input_tokens + output_tokens
+    return static_cast<double>(type == "tokens_total"    ? saturating_add(input_tokens, output_tokens)
                                : type == "tokens_input"  ? input_tokens
                                : type == "tokens_output" ? output_tokens
                                : type == "calls"         ? events

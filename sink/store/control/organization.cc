@@ -1,9 +1,12 @@
 #include "sink/store/control/organization.h"
 
 #include <algorithm>
+#include <functional>
+#include <map>
 #include <utility>
 
 #include "engine/calendar.h"
+#include "sink/store/sum_in_parts.h"
 
 namespace kavach::sink {
 namespace {
@@ -18,20 +21,24 @@ struct Uses {
 };
 
 StoreResult<Uses> uses(ControlStore& store, std::string_view org_id) {
+  static const std::string sql =
+      "SELECT period, " + sum_in_parts("events") + ", " + sum_in_parts("cost_nano") + ", " +
+      sum_in_parts("input_tokens") + ", " + sum_in_parts("output_tokens") + ", " +
+      sum_in_parts("duration_ms") +
+      " FROM node_usage WHERE org_id = ?1 AND ((period = 'daily' AND number = ?2) OR (period = 'monthly' AND "
+      "number = ?3) OR (period = 'total' AND number = 0)) GROUP BY period";
   Uses uses;
   auto read = store.each(
-      "SELECT period, SUM(events), SUM(cost_nano), SUM(input_tokens), SUM(output_tokens), SUM(duration_ms) "
-      "FROM node_usage WHERE org_id = ?1 AND ((period = 'daily' AND number = ?2) OR (period = 'monthly' AND "
-      "number = ?3) OR (period = 'total' AND number = 0)) GROUP BY period",
-      [&](const Statement::Rows& row) {
+      sql,
+      [&uses](const Statement::Rows& row) {
         BudgetUse& use = row.text(0) == "daily"     ? uses.daily
                          : row.text(0) == "monthly" ? uses.monthly
                                                     : uses.total;
-        use = {.events = row.integer(1),
-               .cost = row.integer(2),
-               .input_tokens = row.integer(3),
-               .output_tokens = row.integer(4),
-               .duration_ms = row.integer(5)};
+        use = {.events = sum_at(row, 1),
+               .cost = sum_at(row, 3),
+               .input_tokens = sum_at(row, 5),
+               .output_tokens = sum_at(row, 7),
+               .duration_ms = sum_at(row, 9)};
       },
       org_id, day_of(store.now()), month_of(store.now()));
   if (!read) return read.error();

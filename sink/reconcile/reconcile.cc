@@ -13,8 +13,6 @@
 namespace kavach::sink {
 namespace {
 
-constexpr std::int64_t kHourS = 3'600;
-
 // An event that the store should have and has not, with what it takes to find out why.
 struct Suspect {
   std::uint32_t org;

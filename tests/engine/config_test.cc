@@ -110,7 +110,7 @@ TEST_CASE("an unknown key is told with file, line, column and the nearest known 
   CHECK(problems("[htttp]\n") == "k.toml:1:2: htttp: no such table; did you mean http?");
   CHECK(problems("[elsewhere]\n") ==
         "k.toml:1:2: elsewhere: no such table; the tables are node, engine, http, auth, ingest, quota, "
-        "redis, journal, store, kafka, writer, control, alerts, mail, log");
+        "redis, journal, store, kafka, writer, control, billing, pricing, alerts, mail, log");
   CHECK(problems("http = 5\n") == "k.toml:1:8: http: must be a table, written [http]");
 }
 

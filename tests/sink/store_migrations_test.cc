@@ -18,7 +18,8 @@ constexpr std::string_view kCountNamedIndexes =
     "SELECT COUNT(*) FROM sqlite_master WHERE type = 'index' AND name NOT LIKE 'sqlite_%'";
 // Of the contract's tables: what Kavach adds to them or beside them is taken out.
 constexpr std::string_view kSchemaText =
-    "SELECT replace(sql, ', last_received_us BIGINT', '') FROM sqlite_master "
+    "SELECT replace(replace(sql, ', last_received_us BIGINT', ''), ', stripe_event_us BIGINT', '') FROM "
+    "sqlite_master "
     "WHERE sql IS NOT NULL AND type IN ('table', 'index') AND name NOT IN ('schema_migrations', "
     "'shipper_positions', 'directory_version', 'org_limits', 'node_usage', 'partition_positions', "
     "'ix_node_usage_period', "
@@ -66,7 +67,8 @@ TEST_CASE("each migration is remembered with its number, name and time") {
   const auto store = Sql::must(open_sqlite(folder.file("kavach.db"), clock));
   Sql sql(folder.file("kavach.db"));
   CHECK(sql.lines("SELECT number, name, applied_at_us FROM schema_migrations ORDER BY number", 3) ==
-        std::vector<std::string>{"1|contract|42", "2|kavach|42", "3|limits|42", "4|partition_positions|42"});
+        std::vector<std::string>{"1|contract|42", "2|kavach|42", "3|limits|42", "4|partition_positions|42",
+                                 "5|billing|42"});
 }
 
 TEST_CASE("a database of a newer version is refused in words, and not touched") {
@@ -128,7 +130,7 @@ TEST_CASE("eight processes that open a missing file at once make one schema") {
     REQUIRE(::waitpid(child, &status, 0) == child);
     CHECK(status == 0);
   }
-  CHECK(Sql(path).integer("SELECT COUNT(*) FROM schema_migrations") == 4);
+  CHECK(Sql(path).integer("SELECT COUNT(*) FROM schema_migrations") == 5);
 }
 
 TEST_CASE("the database and its write-ahead log are readable by their owner only") {

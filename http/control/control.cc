@@ -50,8 +50,7 @@ Result<std::unique_ptr<Control>> Control::create(const Config& config, quota::Ti
 
 Control::Control(const Config& config, std::string root_secret, std::unique_ptr<Mailer> mailer,
                  quota::TierTable tiers, PriceList prices, std::function<void()> directory_changed)
-    : config_(config),
-      tokens_(config.control.jwt_secret.empty() ? digest_hex("tokens of " + root_secret)
+    : tokens_(config.control.jwt_secret.empty() ? digest_hex("tokens of " + root_secret)
                                                 : config.control.jwt_secret),
       secrets_(root_secret),
       passwords_(static_cast<std::ptrdiff_t>(config.control.password_hashes_max)),

@@ -42,7 +42,6 @@ class Control {
           quota::TierTable tiers, PriceList prices, std::function<void()> directory_changed);
   void send_code(std::string_view to, sink::CodePurpose purpose, std::string_view code);
 
-  const Config& config_;
   const TokenSigner tokens_;
   const SecretBox secrets_;
   PasswordHasher passwords_;

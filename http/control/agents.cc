@@ -59,7 +59,7 @@ constexpr Field kSpendFields[] = {{.name = "today", .kind = FieldKind::kNumber, 
                                   {.name = "week", .kind = FieldKind::kNumber, .required = true},
                                   {.name = "month", .kind = FieldKind::kNumber, .required = true},
                                   {.name = "total", .kind = FieldKind::kNumber, .required = true}};
-constexpr Schema kSpend{"Spend", kSpendFields};
+constexpr Schema kSpend{"AgentSpend", kSpendFields};
 constexpr Field kModelUseFields[] = {{.name = "model", .required = true},
                                      {.name = "provider", .required = true},
                                      {.name = "events", .kind = FieldKind::kInteger, .required = true},

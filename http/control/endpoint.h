@@ -105,6 +105,7 @@ std::span<const Endpoint> organization_endpoints();
 std::span<const Endpoint> billing_endpoints();
 std::span<const Endpoint> stripe_webhook_endpoints();
 std::span<const Endpoint> pricing_endpoints();
+std::span<const Endpoint> alert_endpoints();
 
 // All of them, in their order.
 std::vector<const Endpoint*> all_endpoints();

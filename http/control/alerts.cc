@@ -2,6 +2,7 @@
 // shown masked, a secret never.
 #include <utility>
 
+#include "engine/bounds.h"
 #include "engine/calendar.h"
 #include "http/control/alert_target.h"
 #include "http/control/endpoint.h"
@@ -119,7 +120,7 @@ constexpr std::string_view kTypes[] = {"cost",  "tokens_total", "tokens_input", 
                                        "calls", "duration",     "loops"};
 
 constexpr Field kPutFields[] = {
-    {.name = "agent_name", .required = true, .text = {.chars_min = 1, .chars_max = 255}},
+    {.name = "agent_name", .required = true, .text = {.chars_min = 1, .chars_max = bounds::kNameCharsMax}},
     {.name = "channel", .kind = FieldKind::kChoice, .required = true, .choices = kChannels},
     {.name = "threshold_pct",
      .kind = FieldKind::kNumber,

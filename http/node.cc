@@ -298,7 +298,7 @@ Status Node::build() {
   if (!control) return control.error();
   control_ = std::move(*control);
   for (std::uint32_t id = 0; id < lanes_.size(); ++id)
-    control_->add_shard(runtime_->shard(id), lanes_[id]->router);
+    control_->add_shard(runtime_->shard(id), lanes_[id]->keys, lanes_[id]->router);
   if (Status listening = open_listeners(); !listening) return listening;
   build_metrics();
   return {};

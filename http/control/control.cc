@@ -80,8 +80,9 @@ Control::~Control() {
   stop();
 }
 
-void Control::add_shard(Shard& shard, Router& router) {
-  handlers_.push_back(std::make_unique<ControlHandler>(shard, workers_, stores_, services_, endpoints_));
+void Control::add_shard(Shard& shard, KeyRing& keys, Router& router) {
+  handlers_.push_back(
+      std::make_unique<ControlHandler>(shard, keys, workers_, stores_, services_, endpoints_));
   router.set_fallback(*handlers_.back());
   router.add(Method::kGet, "/openapi.json", openapi_);
   router.add(Method::kGet, "/docs", docs_);

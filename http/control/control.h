@@ -30,7 +30,7 @@ class Control {
   ~Control();  // stop()
 
   // The shard's handler, for every path that the router does not know. REQUIRES: before the shards start.
-  void add_shard(Shard& shard, Router& router);
+  void add_shard(Shard& shard, KeyRing& keys, Router& router);
   // Any thread: they were read again.
   void set_tiers(quota::TierTable tiers) { tiers_.set(std::move(tiers)); }
   void set_prices(PriceList prices) { prices_.set(std::move(prices)); }

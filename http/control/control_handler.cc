@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/log.h"
+#include "http/auth/authenticate.h"
 #include "http/ingest/inflate.h"
 
 namespace kavach::http {
@@ -69,6 +70,7 @@ bool may(Access access, std::string_view role) noexcept {
     case Access::kPublic:
     case Access::kMember:
     case Access::kExpired:
+    case Access::kApiKey:
       break;
   }
   return true;
@@ -86,14 +88,16 @@ Reply unauthorized(std::string_view detail) {
 struct ControlHandler::Job {
   Exchange* exchange;
   const Endpoint* endpoint;
+  std::string org_id;  // with Access::kApiKey: whose key it is
   std::vector<std::string> parameters;
   std::string query, authorization, content_type, content_encoding, body, peer, if_none_match,
       stripe_signature;
 };
 
-ControlHandler::ControlHandler(Shard& shard, WorkerPool& workers, sink::ControlStorePool& stores,
-                               const Services& services, std::span<const Endpoint* const> endpoints)
-    : shard_(shard), workers_(workers), stores_(stores), services_(services) {
+ControlHandler::ControlHandler(Shard& shard, KeyRing& keys, WorkerPool& workers,
+                               sink::ControlStorePool& stores, const Services& services,
+                               std::span<const Endpoint* const> endpoints)
+    : shard_(shard), keys_(keys), workers_(workers), stores_(stores), services_(services) {
   for (const Endpoint* const endpoint : endpoints) routes_.push_back({endpoint, split(endpoint->path)});
 }
 
@@ -142,7 +146,12 @@ const Endpoint* ControlHandler::match(const Request& request, std::vector<std::s
 std::optional<Response> ControlHandler::refuse_early(const Request& request) {
   std::vector<std::string> parameters;
   Response refusal;
-  if (match(request, parameters, refusal) == nullptr) return refusal;
+  const Endpoint* const endpoint = match(request, parameters, refusal);
+  if (endpoint == nullptr) return refusal;
+  if (endpoint->access == Access::kApiKey &&
+      authenticate(keys_, request, shard_.wall_now(), refusal) == nullptr) {
+    return refusal;
+  }
   return std::nullopt;
 }
 
@@ -153,6 +162,11 @@ void ControlHandler::handle(Exchange& exchange) {
   const Request& request = exchange.request();
   job->endpoint = match(request, job->parameters, refusal);
   if (job->endpoint == nullptr) return exchange.answer(refusal);
+  if (job->endpoint->access == Access::kApiKey) {
+    const ApiKey* const key = authenticate(keys_, request, shard_.wall_now(), refusal);
+    if (key == nullptr) return exchange.answer(refusal);
+    job->org_id = keys_.table().org_of(*key).id.text();
+  }
   job->exchange = &exchange;
   job->query = request.query;
   job->authorization = request.authorization;
@@ -195,7 +209,9 @@ Reply ControlHandler::answer_to(Job& job) const {
   if (!store) return failed(store.error());
 
   sink::Account caller;
-  if (endpoint.access != Access::kPublic) {
+  if (endpoint.access == Access::kApiKey) {
+    caller.org_id = job.org_id;
+  } else if (endpoint.access != Access::kPublic) {
     const std::string_view token = bearer_of(job.authorization);
     if (token.empty()) return unauthorized("Missing or malformed Authorization header");
     const auto claims = services_.tokens.check(

@@ -1,6 +1,7 @@
 // ControlHandler: one shard's door to the control API.
 //
-// On the shard it only finds the row of the table that a request means and lets go of it; a worker with a
+// On the shard it only finds the row of the table that a request means, looks up its API key where the row
+// takes one, and lets go of it; a worker with a
 // connection of its own to the store authenticates, checks, runs the row's function, and the shard sends the
 // answer. When all workers are busy and the queue is full, the answer is a transient 429.
 #pragma once
@@ -13,6 +14,7 @@
 
 #include "engine/shard.h"
 #include "engine/worker_pool.h"
+#include "http/auth/directory.h"
 #include "http/control/endpoint.h"
 #include "http/transport/handler.h"
 #include "sink/store/control/control_store.h"
@@ -21,9 +23,9 @@ namespace kavach::http {
 
 class ControlHandler final : public Handler {
  public:
-  // REQUIRES: all outlive the handler, `workers` is stopped before the shards are.
-  ControlHandler(Shard& shard, WorkerPool& workers, sink::ControlStorePool& stores, const Services& services,
-                 std::span<const Endpoint* const> endpoints);
+  // `keys`: the shard's. REQUIRES: all outlive the handler, `workers` is stopped before the shards are.
+  ControlHandler(Shard& shard, KeyRing& keys, WorkerPool& workers, sink::ControlStorePool& stores,
+                 const Services& services, std::span<const Endpoint* const> endpoints);
   ~ControlHandler() override;
 
   void handle(Exchange& exchange) override;
@@ -42,6 +44,7 @@ class ControlHandler final : public Handler {
   Reply answer_to(Job& job) const;
 
   Shard& shard_;
+  KeyRing& keys_;
   WorkerPool& workers_;
   sink::ControlStorePool& stores_;
   const Services& services_;

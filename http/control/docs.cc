@@ -7,6 +7,8 @@ namespace {
 
 std::string_view who(Access access) noexcept {
   switch (access) {
+    case Access::kApiKey:
+      return "an API key";
     case Access::kPublic:
       return "anybody";
     case Access::kMember:

@@ -20,7 +20,8 @@ std::vector<const Endpoint*> all_endpoints() {
   std::vector<const Endpoint*> all;
   for (const auto table :
        {auth_endpoints(), key_endpoints(), organization_endpoints(), agent_endpoints(), run_endpoints(),
-        billing_endpoints(), stripe_webhook_endpoints(), pricing_endpoints(), dashboard_endpoints()}) {
+        billing_endpoints(), stripe_webhook_endpoints(), pricing_endpoints(), dashboard_endpoints(),
+        alert_endpoints(), sync_config_endpoints()}) {
     for (const Endpoint& endpoint : table) all.push_back(&endpoint);
   }
   return all;

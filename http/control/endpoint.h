@@ -35,6 +35,7 @@ enum class Access : std::uint8_t {
   kAdmin,   // an admin's or an owner's
   kOwner,
   kExpired,  // a token that is valid or ended within the grace: for its exchange
+  kApiKey,   // an API key instead, as POST /v1/ingest takes it
 };
 
 // What the functions share; all of it may be used by any worker's thread.
@@ -63,7 +64,7 @@ struct Reply {
 struct Call {
   const Services& services;
   sink::ControlStore& store;
-  const sink::Account& caller;  // empty with Access::kPublic
+  const sink::Account& caller;  // empty with Access::kPublic; with kApiKey only org_id
   const Form& body;
   const Form& query;
   std::span<const std::string> path;  // its parameters, in their order
@@ -108,6 +109,8 @@ std::span<const Endpoint> billing_endpoints();
 std::span<const Endpoint> stripe_webhook_endpoints();
 std::span<const Endpoint> pricing_endpoints();
 std::span<const Endpoint> dashboard_endpoints();
+std::span<const Endpoint> alert_endpoints();
+std::span<const Endpoint> sync_config_endpoints();
 
 // All of them, in their order.
 std::vector<const Endpoint*> all_endpoints();

@@ -148,14 +148,21 @@ std::set<int> errors_of(const Endpoint& endpoint) {
   if (endpoint.body != nullptr || endpoint.query != nullptr) errors.insert(422);
   if (endpoint.body != nullptr) errors.insert({400, 413, 415});
   if (endpoint.access != Access::kPublic) errors.insert(401);
-  if (endpoint.access == Access::kAdmin || endpoint.access == Access::kOwner) errors.insert(403);
+  if (endpoint.access == Access::kAdmin || endpoint.access == Access::kOwner ||
+      endpoint.access == Access::kApiKey) {
+    errors.insert(403);
+  }
   return errors;
 }
 
 void operation(const Endpoint& endpoint, JsonOut& out) {
   out.key(method_name(endpoint.method)).begin();
   out.key("tags").begin_list().text(endpoint.tag).end_list().text("summary", endpoint.summary);
-  if (endpoint.access != Access::kPublic) out.key("security").raw(R"([{"token":[]}])");
+  if (endpoint.access == Access::kApiKey) {
+    out.key("security").raw(R"([{"key":[]},{"keyHeader":[]}])");
+  } else if (endpoint.access != Access::kPublic) {
+    out.key("security").raw(R"([{"token":[]}])");
+  }
   out.key("parameters").begin_list();
   for (std::string_view rest = endpoint.path; rest.find('{') != std::string_view::npos;) {
     const std::size_t open = rest.find('{');
@@ -212,7 +219,10 @@ std::string openapi(std::span<const Endpoint* const> endpoints) {
   }
   out.end();
   out.key("components").begin();
-  out.key("securitySchemes").raw(R"({"token":{"type":"http","scheme":"bearer","bearerFormat":"JWT"}})");
+  out.key("securitySchemes")
+      .raw(R"({"token":{"type":"http","scheme":"bearer","bearerFormat":"JWT"},)"
+           R"("key":{"type":"http","scheme":"bearer","bearerFormat":"API key"},)"
+           R"("keyHeader":{"type":"apiKey","in":"header","name":"X-API-Key"}})");
   std::string schemas = "{" + std::string(kErrorSchemas);
   for (const auto& [name, schema] : named) {
     JsonOut one;

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "engine/check.h"
-#include "http/auth/api_key.h"
+#include "http/auth/authenticate.h"
 #include "http/ingest/answers.h"
 #include "http/ingest/python_json.h"
 #include "sink/journal/frame.h"
@@ -12,13 +12,6 @@
 namespace kavach::http {
 namespace {
 
-constexpr std::string_view kBearer = "WWW-Authenticate: Bearer\r\n";
-constexpr std::string_view kNoKey = R"({"detail":"Missing or malformed Authorization header"})";
-constexpr std::string_view kBadKey = R"({"detail":"Invalid API key"})";
-constexpr std::string_view kPaused =
-    R"({"detail":"Subscription is paused. Resume to continue.","subscription_status":"paused"})";
-constexpr std::string_view kCancelled =
-    R"({"detail":"Subscription is cancelled. Reactivate to resume.","subscription_status":"cancelled"})";
 constexpr std::string_view kBadEncoding = R"({"detail":"Unsupported Content-Encoding: use gzip or none"})";
 constexpr std::string_view kBadGzip = R"({"detail":"Invalid gzip body"})";
 constexpr std::string_view kTooLarge = R"({"detail":"Request body too large"})";
@@ -166,24 +159,10 @@ void IngestHandler::limit_patience(std::int64_t micros) {
 // --- the request -------------------------------------------------------------------------------------------
 
 const ApiKey* IngestHandler::authenticate(const Request& request, Response& refusal) {
-  refusal = {.status = 401, .body = kNoKey, .headers = kBearer};
-  const auto raw = key_of(request);
-  const ApiKey* key = raw ? keys_.table().find(digest_of(*raw)) : nullptr;
-  if (raw && (key == nullptr || !key->active)) {
-    refusal.body = kBadKey;
-    if (key != nullptr) keys_.note_failure(*key, shard_.wall_now());
-    key = nullptr;
-  }
-  if (key == nullptr) {
-    metrics_.refused_credential.add();
-    return nullptr;
-  }
-  keys_.note_use(*key, shard_.wall_now());
-  const Subscription subscription = keys_.table().org_of(*key).subscription;
-  if (subscription == Subscription::kActive) return key;
-  metrics_.refused_subscription.add();
-  refusal = {.status = 403, .body = subscription == Subscription::kPaused ? kPaused : kCancelled};
-  return nullptr;
+  const ApiKey* const key = http::authenticate(keys_, request, shard_.wall_now(), refusal);
+  if (key == nullptr)
+    (refusal.status == 403 ? metrics_.refused_subscription : metrics_.refused_credential).add();
+  return key;
 }
 
 bool IngestHandler::accepts_encoding(const Request& request, bool& gzip, Response& refusal) {

@@ -95,6 +95,9 @@ class Statement {
     std::optional<std::int64_t> optional_integer(int column) const noexcept {
       return is_null(column) ? std::nullopt : std::optional(integer(column));
     }
+    std::optional<double> optional_number(int column) const noexcept {
+      return is_null(column) ? std::nullopt : std::optional(number(column));
+    }
 
    private:
     StatementDriver& statement_;
@@ -166,6 +169,9 @@ class Statement {
   void bind(int position, double value) noexcept { driver_->bind_number(position, value); }
   void bind(int position, const std::optional<std::int64_t>& value) noexcept {
     value ? driver_->bind_integer(position, *value) : driver_->bind_null(position);
+  }
+  void bind(int position, const std::optional<double>& value) noexcept {
+    value ? driver_->bind_number(position, *value) : driver_->bind_null(position);
   }
   template <std::integral Integer>
   void bind(int position, Integer value) noexcept {

@@ -1,6 +1,7 @@
 """The program of a customer who uses the `agentkavach` SDK, told by JSON lines on its standard input what to do.
 
     {"call": {"agent": "a", "model": "gpt-4o", "prompt": "hello", "stream": false}}
+    {"make": {"agent": "a", "budget": 5, "org_budget": 50, "channels": [{"channel_type": "kill", "threshold": 1}]}}
     {"flush": true}        what the SDK otherwise does every five seconds
 
 Each line is answered with one JSON line: the outcome. At the end of the input it shuts the SDK down and says what
@@ -14,7 +15,7 @@ import sys
 # tiktoken would download its vocabulary. Without it the SDK counts the input of streams by the length of the text.
 sys.modules["tiktoken"] = None
 
-from agentkavach import AgentKavach  # noqa: E402
+from agentkavach import AgentKavach, Budget, ChannelConfig  # noqa: E402
 
 
 class Warnings(logging.Handler):
@@ -43,6 +44,14 @@ class Agents:
         except Exception as error:
             return type(error).__name__
 
+    def make(self, agent: str, budget: float = 0, org_budget: float = 0, channels: list = (), **limits) -> None:
+        self._by_name[agent] = AgentKavach(
+            api_key=self._api_key, agent_name=agent, provider="openai", llm_key="sk-nobody",
+            budget=Budget.daily(budget) if budget else None,
+            org_budget=Budget.org_budget(limit=org_budget) if org_budget else None,
+            channels=[ChannelConfig(**channel) for channel in channels] or None, **limits,
+        )
+
     def flush(self) -> None:
         for guard in self._by_name.values():
             guard._tracer_provider.force_flush(timeout_millis=120_000)
@@ -65,7 +74,10 @@ def main() -> None:
     agents = Agents(api_key=sys.argv[1])
     for line in sys.stdin:
         order = json.loads(line)
-        outcome = agents.call(**order["call"]) if "call" in order else agents.flush()
+        if "make" in order:
+            outcome = agents.make(**order["make"])
+        else:
+            outcome = agents.call(**order["call"]) if "call" in order else agents.flush()
         print(json.dumps(outcome), flush=True)
     agents.shutdown()
     print(json.dumps(warnings.lines), flush=True)

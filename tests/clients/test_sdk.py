@@ -1,7 +1,6 @@
 """The unchanged `agentkavach` SDK from PyPI, in a process of its own, reports to a kavachd.
 
-Its provider is a stub (openai_stub.py), so nothing leaves the machine. At its start the SDK also posts its budgets
-to /v1/sync-config, which this kavachd does not serve: the 404 makes it log one line and must not disturb the rest.
+Its provider is a stub (openai_stub.py), so nothing leaves the machine.
 """
 
 import json
@@ -15,70 +14,12 @@ from pathlib import Path
 import pytest
 
 from clients.openai_stub import OpenaiStub
+from clients.sdk import Sdk
 from support.disk_faults import DiskFaults
 from support.kavachd import Kavachd, wait_until
 
-HERE = Path(__file__).parent
 # Nano-dollars a token, input and output: from the SDK's own table.
 PRICES = {"gpt-4o": (2_500, 10_000), "gpt-4o-mini": (150, 600), "o3-mini": (1_100, 4_400)}
-# The one line that the 404 of /v1/sync-config leaves in the SDK's log, after its third try.
-SYNC_CONFIG = "Config sync to backend failed"
-
-
-class Sdk:
-    """One process that uses the SDK."""
-
-    def __init__(self, node: Kavachd, stub: OpenaiStub, home: Path):
-        home.mkdir()
-        self.buffer = home / ".agentkavach/buffer.jsonl"
-        environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
-        environment |= {
-            "AGENTKAVACH_BACKEND_URL": f"http://127.0.0.1:{node.port}",
-            "OPENAI_BASE_URL": stub.url,
-            "HOME": str(home),
-            "NO_PROXY": "*",
-        }
-        self._process = subprocess.Popen(
-            [sys.executable, HERE / "sdk_agent.py", node.key],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-        )
-
-    def call(self, agent: str = "a", model: str = "gpt-4o", prompt: str = "one two three", stream: bool = False):
-        return self._ask({"call": {"agent": agent, "model": model, "prompt": prompt, "stream": stream}})
-
-    def flush(self) -> None:
-        self.start_flush()
-        self.finish_flush()
-
-    def start_flush(self) -> None:
-        self._tell({"flush": True})
-
-    def finish_flush(self) -> None:
-        assert json.loads(self._process.stdout.readline()) is None
-
-    def end(self) -> list[str]:
-        """What it has logged, from warnings upwards."""
-        self._process.stdin.close()
-        logged = json.loads(self._process.stdout.readline())
-        assert self._process.wait() == 0
-        return [line for line in logged if not line.startswith(SYNC_CONFIG)]
-
-    def buffered(self) -> int:
-        return len(self.buffer.read_text().splitlines())
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._process.stdin.close()
-        self._process.stdout.close()
-
-    def _ask(self, order: dict):
-        self._tell(order)
-        return json.loads(self._process.stdout.readline())
-
-    def _tell(self, order: dict) -> None:
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
 
 
 @pytest.fixture
@@ -139,7 +80,10 @@ def test_500_calls_of_three_agents_become_500_rows(node, make_sdk):
     # It compresses: an event is some 350 bytes of JSON.
     assert node.metric("kavach_http_received_bytes_total") < 500 * 150
     assert node.metric("kavach_ingest_batches_refused_total") == 0
-    assert node.metric("kavach_http_answers_total", **{"class": "4xx"}) >= 3, "every agent has tried /v1/sync-config"
+    # At its start every agent has said which budgets and alerts it has.
+    assert node.query("SELECT agent_name, budget_type, period, limit_value FROM budgets ORDER BY 1") == [
+        (f"agent-{i}", "cost", "daily", 100.0) for i in range(3)]
+    assert node.metric("kavach_http_answers_total", **{"class": "4xx"}) == 0
 
 
 def _said(call: dict) -> str:

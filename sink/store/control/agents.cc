@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/calendar.h"
+#include "sink/store/control/alert_events.h"
 #include "sink/store/control/buckets.h"
 #include "sink/store/sum_in_parts.h"
 
@@ -323,13 +324,16 @@ StoreResult<std::optional<Kill>> kill(ControlStore& store, std::string_view org_
       org_id, name, now);
   if (!killed) return killed.error();
   if (*killed > 0) {
-    const UuidText id(store.new_id());
-    auto noted = store.run(
-        "INSERT INTO alert_events (id, org_id, agent_name, channel, threshold, level, message, delivered, "
-        "created_at_us) VALUES (?1, ?2, ?3, 'kill', 1.0, 'CRITICAL', 'Stopped from the dashboard', 1, ?4)",
-        id, org_id, name, now);
+    AlertEvent event;
+    event.agent_name = name;
+    event.channel = "kill";
+    event.threshold = 1.0;
+    event.level = "CRITICAL";
+    event.message = "Stopped from the dashboard";
+    event.delivered = true;
+    auto noted = add_alert_event(store, org_id, event);
     if (!noted) return noted.error();
-    return Killed({.killed_at = now, .alert_id = std::string(id.view()), .is_new = true});
+    return Killed({.killed_at = now, .alert_id = std::move(*noted), .is_new = true});
   }
   Killed found;
   auto read = store.each(
@@ -339,9 +343,9 @@ StoreResult<std::optional<Kill>> kill(ControlStore& store, std::string_view org_
   if (!read) return read.error();
   if (!found) return found;
   read = store.each(
-      "SELECT id FROM alert_events WHERE org_id = ?1 AND agent_name = ?2 AND created_at_us = ?3 AND channel "
+      "SELECT id FROM alert_events WHERE org_id = ?1 AND agent_name = ?2 AND created_at_us >= ?3 AND channel "
       "= "
-      "'kill'",
+      "'kill' AND config_id IS NULL ORDER BY created_at_us LIMIT 1",
       [&found](const Statement::Rows& row) { found->alert_id = row.text(0); }, org_id, name,
       found->killed_at);
   if (!read) return read.error();

@@ -1,5 +1,7 @@
 """Schemathesis asks every endpoint of /openapi.json: no answer is a 5xx or outside of what is described."""
 
+import json
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -22,4 +24,5 @@ def test_every_answer_is_one_that_is_described(node, person, tmp_path):
         cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-20000:] + done.stderr[-2000:]
     tested = int(re.search(r"Tested: (\d+)", done.stdout)[1])
-    assert tested == len(json.loads(node.request("GET", "/openapi.json").body)["paths"]) + SAME_PATH - 1, done.stdout[-2000:]
+    paths = json.loads(node.request("GET", "/openapi.json").body)["paths"]
+    assert tested == sum(len(methods) for methods in paths.values()) - 1, done.stdout[-2000:]

@@ -125,7 +125,9 @@ struct Config {
     std::int64_t password_hashes_max;
     std::int64_t tries_max;
     std::string jwt_secret;
-    std::string secret_key;  // empty: a file holds it
+    std::string secret_key;       // empty: a file holds it
+    std::string cors_origins;     // with commas
+    std::string trusted_proxies;  // with commas
   } control;
   struct Billing {
     std::string stripe_api_key;  // empty: no Stripe

@@ -373,6 +373,14 @@ void add_control(std::vector<Setting>& rows) {
        "What encrypts the targets and secrets of alerts in the store: 64 hexadecimal digits (openssl rand "
        "-hex 32) or a passphrase, the same on all nodes of a fleet. Empty: a key file of this node's own, "
        "made at the first start."});
+  rows.push_back({"control.cors_origins", text<kTable, &Control::cors_origins>("", Rule::kAny), "",
+                  Reload::kRestart,
+                  "Origins whose pages may call the control API from a browser, with commas: "
+                  "https://app.example.com, http://localhost:3000."});
+  rows.push_back({"control.trusted_proxies", text<kTable, &Control::trusted_proxies>("", Rule::kAny), "",
+                  Reload::kRestart,
+                  "Addresses and prefixes of load balancers whose X-Forwarded-For says who a client is, with "
+                  "commas: 10.0.0.0/8, 192.0.2.7. Tries of passwords and codes are counted by client."});
 }
 
 void add_billing(std::vector<Setting>& rows) {

@@ -44,19 +44,30 @@ Result<std::unique_ptr<Control>> Control::create(const Config& config, quota::Ti
   }
   auto mailer = make_mailer(mailer_options(config));
   if (!mailer) return mailer.error();
-  return std::unique_ptr<Control>(new Control(config, std::move(secret), std::move(*mailer), std::move(tiers),
-                                              std::move(prices), std::move(directory_changed)));
+  auto origins = Origins::parse(config.control.cors_origins);
+  if (!origins) return origins.error();
+  auto proxies = TrustedProxies::parse(config.control.trusted_proxies);
+  if (!proxies) return proxies.error();
+  return std::unique_ptr<Control>(new Control(config,
+                                              {.root_secret = std::move(secret),
+                                               .mailer = std::move(*mailer),
+                                               .origins = std::move(*origins),
+                                               .proxies = std::move(*proxies),
+                                               .tiers = std::move(tiers),
+                                               .prices = std::move(prices)},
+                                              std::move(directory_changed)));
 }
 
-Control::Control(const Config& config, std::string root_secret, std::unique_ptr<Mailer> mailer,
-                 quota::TierTable tiers, PriceList prices, std::function<void()> directory_changed)
-    : tokens_(config.control.jwt_secret.empty() ? digest_hex("tokens of " + root_secret)
+Control::Control(const Config& config, Parts parts, std::function<void()> directory_changed)
+    : tokens_(config.control.jwt_secret.empty() ? digest_hex("tokens of " + parts.root_secret)
                                                 : config.control.jwt_secret),
-      secrets_(root_secret),
+      secrets_(parts.root_secret),
+      origins_(std::move(parts.origins)),
+      proxies_(std::move(parts.proxies)),
       passwords_(static_cast<std::ptrdiff_t>(config.control.password_hashes_max)),
-      mailer_(std::move(mailer)),
-      tiers_(std::move(tiers)),
-      prices_(std::move(prices)),
+      mailer_(std::move(parts.mailer)),
+      tiers_(std::move(parts.tiers)),
+      prices_(std::move(parts.prices)),
       stripe_({.url = config.billing.stripe_url, .api_key = config.billing.stripe_api_key}),
       stores_([&config] { return connect(config); }),
       services_{.config = config,
@@ -81,8 +92,8 @@ Control::~Control() {
 }
 
 void Control::add_shard(Shard& shard, KeyRing& keys, Router& router) {
-  handlers_.push_back(
-      std::make_unique<ControlHandler>(shard, keys, workers_, stores_, services_, endpoints_));
+  handlers_.push_back(std::make_unique<ControlHandler>(shard, keys, workers_, stores_, services_, origins_,
+                                                       proxies_, endpoints_));
   router.set_fallback(*handlers_.back());
   router.add(Method::kGet, "/openapi.json", openapi_);
   router.add(Method::kGet, "/docs", docs_);

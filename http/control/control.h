@@ -38,12 +38,22 @@ class Control {
   void stop();
 
  private:
-  Control(const Config& config, std::string root_secret, std::unique_ptr<Mailer> mailer,
-          quota::TierTable tiers, PriceList prices, std::function<void()> directory_changed);
+  // What can be wrong with a config, read.
+  struct Parts {
+    std::string root_secret;
+    std::unique_ptr<Mailer> mailer;
+    Origins origins;
+    TrustedProxies proxies;
+    quota::TierTable tiers;
+    PriceList prices;
+  };
+  Control(const Config& config, Parts parts, std::function<void()> directory_changed);
   void send_code(std::string_view to, sink::CodePurpose purpose, std::string_view code);
 
   const TokenSigner tokens_;
   const SecretBox secrets_;
+  const Origins origins_;
+  const TrustedProxies proxies_;
   PasswordHasher passwords_;
   const std::unique_ptr<Mailer> mailer_;
   Current<quota::TierTable> tiers_;

@@ -92,12 +92,20 @@ struct ControlHandler::Job {
   std::vector<std::string> parameters;
   std::string query, authorization, content_type, content_encoding, body, peer, if_none_match,
       stripe_signature;
+  std::string more_headers;  // of whatever the answer is
 };
 
 ControlHandler::ControlHandler(Shard& shard, KeyRing& keys, WorkerPool& workers,
                                sink::ControlStorePool& stores, const Services& services,
+                               const Origins& origins, const TrustedProxies& proxies,
                                std::span<const Endpoint* const> endpoints)
-    : shard_(shard), keys_(keys), workers_(workers), stores_(stores), services_(services) {
+    : shard_(shard),
+      keys_(keys),
+      workers_(workers),
+      stores_(stores),
+      services_(services),
+      origins_(origins),
+      proxies_(proxies) {
   for (const Endpoint* const endpoint : endpoints) routes_.push_back({endpoint, split(endpoint->path)});
 }
 
@@ -134,12 +142,12 @@ const Endpoint* ControlHandler::match(const Request& request, std::vector<std::s
   }
   refusal = {.status = 404, .body = kNotFound};
   if (std::find(served.begin(), served.end(), true) == served.end()) return nullptr;
-  allow_ = "Allow: ";
+  allow_.clear();
   for (std::size_t i = 0; i < kMethods.size(); ++i) {
-    if (served[i]) allow_.append(allow_.size() > 7 ? ", " : "").append(kMethods[i].second);
+    if (served[i]) allow_.append(allow_.empty() ? "" : ", ").append(kMethods[i].second);
   }
-  allow_ += "\r\n";
-  refusal = {.status = 405, .body = kMethodNotAllowed, .headers = allow_};
+  allow_header_ = "Allow: " + allow_ + "\r\n";
+  refusal = {.status = 405, .body = kMethodNotAllowed, .headers = allow_header_};
   return nullptr;
 }
 
@@ -147,12 +155,19 @@ std::optional<Response> ControlHandler::refuse_early(const Request& request) {
   std::vector<std::string> parameters;
   Response refusal;
   const Endpoint* const endpoint = match(request, parameters, refusal);
-  if (endpoint == nullptr) return refusal;
-  if (endpoint->access == Access::kApiKey &&
-      authenticate(keys_, request, shard_.wall_now(), refusal) == nullptr) {
-    return refusal;
-  }
-  return std::nullopt;
+  const bool is_refused =
+      endpoint == nullptr || (endpoint->access == Access::kApiKey &&
+                              authenticate(keys_, request, shard_.wall_now(), refusal) == nullptr);
+  if (!is_refused) return std::nullopt;
+  early_headers_ = std::string(refusal.headers) + origins_.headers(request.origin);
+  refusal.headers = early_headers_;
+  return refusal;
+}
+
+void ControlHandler::answer(Exchange& exchange, Response response) const {
+  const std::string headers = std::string(response.headers) + origins_.headers(exchange.request().origin);
+  response.headers = headers;
+  exchange.answer(response);
 }
 
 void ControlHandler::handle(Exchange& exchange) {
@@ -161,10 +176,16 @@ void ControlHandler::handle(Exchange& exchange) {
   Response refusal;
   const Request& request = exchange.request();
   job->endpoint = match(request, job->parameters, refusal);
-  if (job->endpoint == nullptr) return exchange.answer(refusal);
+  if (job->endpoint == nullptr) {
+    const bool is_preflight = request.method == Method::kOptions && refusal.status == 405 &&
+                              !request.preflight_method.empty() && !origins_.empty();
+    if (!is_preflight) return answer(exchange, refusal);
+    const std::string headers = origins_.preflight_headers(request.origin, allow_);
+    return exchange.answer({.status = 204, .headers = headers});
+  }
   if (job->endpoint->access == Access::kApiKey) {
     const ApiKey* const key = authenticate(keys_, request, shard_.wall_now(), refusal);
-    if (key == nullptr) return exchange.answer(refusal);
+    if (key == nullptr) return answer(exchange, refusal);
     job->org_id = keys_.table().org_of(*key).id.text();
   }
   job->exchange = &exchange;
@@ -173,12 +194,14 @@ void ControlHandler::handle(Exchange& exchange) {
   job->content_type = request.content_type;
   job->content_encoding = request.content_encoding;
   job->body = request.body;
-  job->peer = exchange.peer();
+  job->peer = proxies_.client(exchange.peer(), request.forwarded_for);
+  job->more_headers = origins_.headers(request.origin);
   job->if_none_match = request.if_none_match;
   job->stripe_signature = request.stripe_signature;
   exchange.release_body();
-  if (!workers_.try_post([this, job] { serve(*job); }))
-    exchange.answer({.status = 429, .body = kBusy, .headers = kRetryAfter});
+  if (workers_.try_post([this, job] { serve(*job); })) return;
+  const std::string headers = std::string(kRetryAfter) + job->more_headers;
+  exchange.answer({.status = 429, .body = kBusy, .headers = headers});
 }
 
 // On a worker's thread.
@@ -190,6 +213,7 @@ void ControlHandler::serve(Job& job) const {
     log::error("control: {} {}: {}", job.endpoint->summary, job.endpoint->path, error.what());
     reply = refusal(500, "Internal Server Error");
   }
+  reply.headers += job.more_headers;
   // The exchange is answered on its own shard; it lives until then.
   shard_.post([exchange = job.exchange, reply = std::move(reply)] {
     exchange->answer({.status = reply.status, .body = reply.body, .headers = reply.headers});

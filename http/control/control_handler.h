@@ -15,7 +15,9 @@
 #include "engine/shard.h"
 #include "engine/worker_pool.h"
 #include "http/auth/directory.h"
+#include "http/control/client_address.h"
 #include "http/control/endpoint.h"
+#include "http/control/origins.h"
 #include "http/transport/handler.h"
 #include "sink/store/control/control_store.h"
 
@@ -25,7 +27,8 @@ class ControlHandler final : public Handler {
  public:
   // `keys`: the shard's. REQUIRES: all outlive the handler, `workers` is stopped before the shards are.
   ControlHandler(Shard& shard, KeyRing& keys, WorkerPool& workers, sink::ControlStorePool& stores,
-                 const Services& services, std::span<const Endpoint* const> endpoints);
+                 const Services& services, const Origins& origins, const TrustedProxies& proxies,
+                 std::span<const Endpoint* const> endpoints);
   ~ControlHandler() override;
 
   void handle(Exchange& exchange) override;
@@ -38,6 +41,8 @@ class ControlHandler final : public Handler {
   };
   struct Job;
 
+  // An answer that needs no worker, with what browsers want to see.
+  void answer(Exchange& exchange, Response response) const;
   // Null: `refusal` says why.
   const Endpoint* match(const Request& request, std::vector<std::string>& parameters, Response& refusal);
   void serve(Job& job) const;
@@ -48,8 +53,12 @@ class ControlHandler final : public Handler {
   WorkerPool& workers_;
   sink::ControlStorePool& stores_;
   const Services& services_;
+  const Origins& origins_;
+  const TrustedProxies& proxies_;
   std::vector<Route> routes_;
-  std::string allow_;  // header line of the last 405
+  std::string allow_;          // methods of the path that was matched last
+  std::string allow_header_;   // header line of the last 405
+  std::string early_headers_;  // of the last early refusal
 };
 
 }  // namespace kavach::http

@@ -374,7 +374,8 @@ bool Connection::dispatch(std::string_view body, std::size_t end) {
 void Connection::rebase_views(const char* from, const char* to) {
   for (std::string_view* view :
        {&request_.path, &request_.query, &request_.authorization, &request_.api_key, &request_.content_type,
-        &request_.content_encoding, &request_.if_none_match, &request_.stripe_signature}) {
+        &request_.content_encoding, &request_.if_none_match, &request_.stripe_signature, &request_.origin,
+        &request_.forwarded_for, &request_.preflight_method}) {
     // The path of a target without one is a literal.
     if (view->data() < from || view->data() > from + state_->buffer.size()) continue;
     *view = std::string_view(to + (view->data() - from), view->size());

@@ -26,6 +26,9 @@ struct Request {
   std::string_view content_encoding;
   std::string_view if_none_match;     // of several lines the first
   std::string_view stripe_signature;  // Stripe-Signature
+  std::string_view origin;            // (and below) of several lines the first
+  std::string_view preflight_method;  // Access-Control-Request-Method
+  std::string_view forwarded_for;     // X-Forwarded-For; of several lines the last
   // Whole, without chunk framing; bounds::kBodyPadding readable bytes stand behind it.
   std::string_view body;
 };

@@ -165,6 +165,12 @@ void RequestParser::on_field_impl(Field known, StringView name, StringView value
     case field::if_none_match:
       if (request_.if_none_match.data() == nullptr) request_.if_none_match = text;
       break;
+    case field::origin:
+      if (request_.origin.data() == nullptr) request_.origin = text;
+      break;
+    case field::access_control_request_method:
+      if (request_.preflight_method.data() == nullptr) request_.preflight_method = text;
+      break;
     case field::expect:
       expects_continue_ = beast::iequals(text, "100-continue");
       break;
@@ -173,6 +179,7 @@ void RequestParser::on_field_impl(Field known, StringView name, StringView value
       break;
     case field::unknown:
       if (beast::iequals(name, "X-API-Key")) take_once(request_.api_key, text, error);
+      if (beast::iequals(name, "X-Forwarded-For")) request_.forwarded_for = text;
       if (beast::iequals(name, "Stripe-Signature")) take_once(request_.stripe_signature, text, error);
       break;
     default:

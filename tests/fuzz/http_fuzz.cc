@@ -63,7 +63,8 @@ class Recorder final : public Handler {
     std::string text = std::to_string(static_cast<int>(request.method));
     for (const std::string_view part :
          {request.path, request.query, request.authorization, request.api_key, request.content_type,
-          request.content_encoding, request.if_none_match, request.stripe_signature, request.body}) {
+          request.content_encoding, request.if_none_match, request.stripe_signature, request.origin,
+          request.forwarded_for, request.preflight_method, request.body}) {
       text.append("|").append(part);
     }
     // A parser may read so far behind a body.

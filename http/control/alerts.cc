@@ -8,6 +8,7 @@
 #include "http/control/endpoint.h"
 #include "http/control/time_zone.h"
 #include "http/ingest/utf8.h"
+#include "http/outbound/http_client.h"
 #include "sink/store/control/agents.h"
 #include "sink/store/control/alert_configs.h"
 #include "sink/store/control/alert_events.h"
@@ -216,12 +217,23 @@ Outcome list_agent_configs(Call& call) {
   return configs_reply(*configs, call.services.secrets);
 }
 
+// What is wrong with it; empty: nothing.
+std::string_view fault_of_target(std::string_view channel, std::string_view target) {
+  if (target.empty()) return channel == "email" || channel == "kill" ? "" : "This channel needs a target.";
+  if ((channel == "slack" || channel == "webhook") && !parse_target(target))
+    return "The target of this channel is an http:// or https:// URL.";
+  if (channel == "email" && (target.find('@') == std::string_view::npos ||
+                             target.find_first_of(" \t\r\n,;<>") != std::string_view::npos))
+    return "The target of this channel is an email address.";
+  return {};
+}
+
 Outcome put_config(Call& call) {
   const std::string_view channel = call.body.text("channel");
   const std::string_view target = call.body.text_or("target", "");
   const std::string_view secret = call.body.text_or("secret", "");
-  if (target.empty() && channel != "email" && channel != "kill") {
-    call.reader.refuse("body", "target", "This channel needs a target.", target);
+  if (const std::string_view fault = fault_of_target(channel, target); !fault.empty()) {
+    call.reader.refuse("body", "target", fault, target);
     return invalid(call);
   }
   const double threshold = call.body.number("threshold_pct");

@@ -112,6 +112,18 @@ def test_a_channel_needs_a_target(person, channel):
     assert person.post("/v1/alerts/configs", without("target") | {"channel": channel}).status == 422
 
 
+@pytest.mark.parametrize("channel, target, fault", [
+    ("slack", "hooks.slack.com/services/T/B/x", "an http:// or https:// URL"), ("webhook", "ftp://example.com/x", "an http:// or https:// URL"),
+    ("webhook", "https://", "an http:// or https:// URL"), ("email", "ops.example.com", "an email address"),
+    ("email", "ops@example.com, all@example.com", "an email address")])
+def test_a_target_is_of_its_channels_kind(person, channel, target, fault):
+    answer = person.post("/v1/alerts/configs", CONFIG | {"channel": channel, "target": target})
+    assert answer.status == 422
+    [error] = answer.json()["detail"]
+    assert (error["type"], error["loc"], error["msg"]) == (
+        "value_error", ["body", "target"], f"Value error, The target of this channel is {fault}.")
+
+
 def test_an_agent_has_its_own(node, person, stranger):
     name = CONFIG["agent_name"]
     made, _ = put(person), put(person, agent_name="another")

@@ -59,7 +59,8 @@ Result<std::unique_ptr<Control>> Control::create(const Config& config, quota::Ti
 }
 
 Control::Control(const Config& config, Parts parts, std::function<void()> directory_changed)
-    : tokens_(config.control.jwt_secret.empty() ? digest_hex("tokens of " + parts.root_secret)
+    : config_(config),
+      tokens_(config.control.jwt_secret.empty() ? digest_hex("tokens of " + parts.root_secret)
                                                 : config.control.jwt_secret),
       secrets_(parts.root_secret),
       origins_(std::move(parts.origins)),
@@ -69,8 +70,8 @@ Control::Control(const Config& config, Parts parts, std::function<void()> direct
       tiers_(std::move(parts.tiers)),
       prices_(std::move(parts.prices)),
       stripe_({.url = config.billing.stripe_url, .api_key = config.billing.stripe_api_key}),
-      stores_([&config] { return connect(config); }),
-      services_{.config = config,
+      stores_([this] { return connect(config_); }),
+      services_{.config = config_,
                 .clock = system_clock(),
                 .tokens = tokens_,
                 .passwords = passwords_,

@@ -24,7 +24,7 @@ namespace kavach::http {
 
 class Control {
  public:
-  // `directory_changed`: see Services. REQUIRES: the config outlives it.
+  // `directory_changed`: see Services.
   static Result<std::unique_ptr<Control>> create(const Config& config, quota::TierTable tiers,
                                                  PriceList prices, std::function<void()> directory_changed);
   ~Control();  // stop()
@@ -50,6 +50,7 @@ class Control {
   Control(const Config& config, Parts parts, std::function<void()> directory_changed);
   void send_code(std::string_view to, sink::CodePurpose purpose, std::string_view code);
 
+  const Config config_;  // its own: a reload replaces the node's, and workers read it all the time
   const TokenSigner tokens_;
   const SecretBox secrets_;
   const Origins origins_;

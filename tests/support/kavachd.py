@@ -131,11 +131,11 @@ class Kavachd:
             tables.setdefault(table, []).append(f"{name} = {json.dumps(value)}")
         self.config.write_text("".join(f"[{t}]\n" + "\n".join(rows) + "\n\n" for t, rows in tables.items()))
 
-    def command(self, *words, check: bool = True) -> subprocess.CompletedProcess:
+    def command(self, *words, check: bool = True, patience_s: float = PATIENCE_S) -> subprocess.CompletedProcess:
         """`kavachd WORDS --config ...`; what it printed is in .stdout and .stderr."""
         done = subprocess.run(
             [*self.wrapper, BINARY, *words, "--config", self.config],
-            capture_output=True, text=True, timeout=PATIENCE_S, env=os.environ | self.environment,
+            capture_output=True, text=True, timeout=patience_s, env=os.environ | self.environment,
         )
         assert not check or done.returncode == 0, done.stderr
         return done

@@ -70,7 +70,7 @@ class Pipeline:
         batches were sent to several nodes that not all of their events can be told from missing ones."""
         first, *others = self.nodes
         more = [word for node in others for word in ("--journal", str(node.journal))]
-        done = first.command("reconcile", "--json", *more, check=False)
+        done = first.command("reconcile", "--json", *more, check=False, patience_s=300)
         assert done.returncode in (0, 1), done.stderr
         report = json.loads(done.stdout)
         assert report["total"]["missing_in_topic"] == 0, done.stdout

@@ -4,6 +4,8 @@
 #include <array>
 #include <utility>
 
+#include "http/percent_code.h"
+
 namespace kavach::http {
 namespace {
 
@@ -17,30 +19,6 @@ constexpr std::array<std::pair<Method, std::string_view>, 7> kMethodNames{{{Meth
                                                                            {Method::kPatch, "PATCH"},
                                                                            {Method::kDelete, "DELETE"},
                                                                            {Method::kOptions, "OPTIONS"}}};
-
-int hex_value(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
-
-// A '%' that begins no escape stays as it is.
-std::string percent_decode(std::string_view text) {
-  std::string out;
-  out.reserve(text.size());
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const bool escape =
-        text[i] == '%' && i + 2 < text.size() && hex_value(text[i + 1]) >= 0 && hex_value(text[i + 2]) >= 0;
-    if (!escape) {
-      out.push_back(text[i]);
-      continue;
-    }
-    out.push_back(static_cast<char>(hex_value(text[i + 1]) << 4 | hex_value(text[i + 2])));
-    i += 2;
-  }
-  return out;
-}
 
 bool serves(Method route, Method asked) {
   return route == asked || (route == Method::kGet && asked == Method::kHead);

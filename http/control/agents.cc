@@ -10,6 +10,7 @@
 #include "http/control/time_zone.h"
 #include "sink/store/control/agents.h"
 #include "sink/store/control/organization.h"
+#include "sink/store/rollup.h"
 
 namespace kavach::http {
 namespace {
@@ -110,7 +111,7 @@ sink::AgentWindows windows_of(const Call& call, std::string_view zone) {
   const auto edge = [&](std::string_view name, WallMicros otherwise) {
     if (!call.query.has(name)) return otherwise;
     const WallMicros at = call.query.timestamp(name);
-    return at < now - 2 * kMicrosPerDay ? at - at % kMicrosPerHour : at;
+    return at < now - sink::kMinuteRowsUs ? at - at % kMicrosPerHour : at;
   };
   windows.range_start = edge("start", windows.month);
   windows.range_end = edge("end", kForEver);
@@ -289,12 +290,9 @@ Outcome list_events(Call& call) {
 
 // --- budgets -----------------------------------------------------------------------------------------------
 
-constexpr std::string_view kTypes[] = {"cost",  "tokens_total", "tokens_input", "tokens_output",
-                                       "calls", "duration",     "loops"};
-constexpr std::string_view kPeriods[] = {"daily", "monthly", "total", "per_run"};
 constexpr Field kPutFields[] = {
-    {.name = "budget_type", .kind = FieldKind::kChoice, .required = true, .choices = kTypes},
-    {.name = "period", .kind = FieldKind::kChoice, .required = true, .choices = kPeriods},
+    {.name = "budget_type", .kind = FieldKind::kChoice, .required = true, .choices = kBudgetTypes},
+    {.name = "period", .kind = FieldKind::kChoice, .required = true, .choices = kBudgetPeriods},
     {.name = "limit_value", .kind = FieldKind::kNumber, .required = true, .greater_than = 0.0}};
 constexpr Schema kPut{"PutAgentBudget", kPutFields};
 
@@ -320,7 +318,6 @@ Outcome put_budget(Call& call) {
 
 // --- the kill switch ---------------------------------------------------------------------------------------
 
-constexpr std::string_view kAlertPrefix = "alert_";
 constexpr Field kKilledFields[] = {
     {.name = "agent_name", .required = true},
     {.name = "status", .required = true},

@@ -6,6 +6,7 @@
 #include "engine/calendar.h"
 #include "http/control/alert_target.h"
 #include "http/control/endpoint.h"
+#include "http/control/shapes.h"
 #include "http/control/time_zone.h"
 #include "http/ingest/utf8.h"
 #include "http/outbound/http_client.h"
@@ -20,7 +21,6 @@ namespace {
 using sink::AlertConfig;
 using sink::AlertEvent;
 
-constexpr std::string_view kIdPrefix = "alert_";
 constexpr std::string_view kUnknownAgent = "Agent";
 
 // --- what fired --------------------------------------------------------------------------------------------
@@ -49,13 +49,13 @@ constexpr Field kEventFields[] = {
     {.name = "delivered", .kind = FieldKind::kFlag, .required = true},
     {.name = "error", .required = true, .nullable = true},
     {.name = "created_at", .kind = FieldKind::kTimestamp, .required = true}};
-constexpr Schema kEvent{"AlertEvent", kEventFields};
+constexpr Schema kAlertEvent{"AlertEvent", kEventFields};
 constexpr Field kAgentEventsFields[] = {
-    {.name = "alerts", .kind = FieldKind::kList, .required = true, .item = &kEvent},
+    {.name = "alerts", .kind = FieldKind::kList, .required = true, .item = &kAlertEvent},
     {.name = "total", .kind = FieldKind::kInteger, .required = true}};
 constexpr Schema kAgentEvents{"AgentAlerts", kAgentEventsFields};
 constexpr Field kEventsFields[] = {
-    {.name = "alerts", .kind = FieldKind::kList, .required = true, .item = &kEvent},
+    {.name = "alerts", .kind = FieldKind::kList, .required = true, .item = &kAlertEvent},
     {.name = "total", .kind = FieldKind::kInteger, .required = true},
     {.name = "range", .required = true}};
 constexpr Schema kEvents{"Alerts", kEventsFields};
@@ -66,7 +66,7 @@ void number_or_null(std::string_view name, std::optional<double> value, JsonOut&
 
 void render(const AlertEvent& event, JsonOut& out) {
   out.begin()
-      .text("id", std::string(kIdPrefix) + event.id)
+      .text("id", std::string(kAlertPrefix) + event.id)
       .text_or_null("agent_name", event.agent_name)
       .text("channel", event.channel);
   number_or_null("threshold_pct", event.threshold, out);
@@ -118,20 +118,16 @@ Outcome list_agent_events(Call& call) {
 
 // --- configurations ----------------------------------------------------------------------------------------
 
-constexpr std::string_view kChannels[] = {"email", "slack", "pagerduty", "webhook", "kill"};
-constexpr std::string_view kTypes[] = {"cost",  "tokens_total", "tokens_input", "tokens_output",
-                                       "calls", "duration",     "loops"};
-
 constexpr Field kPutFields[] = {
     {.name = "agent_name", .required = true, .text = {.chars_min = 1, .chars_max = bounds::kNameCharsMax}},
-    {.name = "channel", .kind = FieldKind::kChoice, .required = true, .choices = kChannels},
+    {.name = "channel", .kind = FieldKind::kChoice, .required = true, .choices = kAlertChannels},
     {.name = "threshold_pct",
      .kind = FieldKind::kNumber,
      .required = true,
      .greater_than = 0.0,
      .at_most = 100.0,
      .help = "A fraction; above 1 it is taken as percent"},
-    {.name = "budget_type", .kind = FieldKind::kChoice, .choices = kTypes, .preset = R"("cost")"},
+    {.name = "budget_type", .kind = FieldKind::kChoice, .choices = kBudgetTypes, .preset = R"("cost")"},
     {.name = "target", .nullable = true, .text = {.chars_min = 0, .chars_max = 2048}},
     {.name = "secret",
      .nullable = true,
@@ -174,7 +170,7 @@ std::string masked(std::string_view channel, std::string_view target) {
 
 void render(const AlertConfig& config, const SecretBox& secrets, JsonOut& out) {
   out.begin()
-      .text("id", std::string(kIdPrefix) + config.id)
+      .text("id", std::string(kAlertPrefix) + config.id)
       .text_or_null("agent_name", config.agent_name)
       .text("channel", config.channel)
       .number("threshold_pct", config.threshold)

@@ -46,13 +46,9 @@ Outcome change_settings(Call& call) {
 
 // --- budgets -----------------------------------------------------------------------------------------------
 
-constexpr std::string_view kTypes[] = {"cost",          "tokens_total", "tokens_input",
-                                       "tokens_output", "calls",        "duration"};
-constexpr std::string_view kPeriods[] = {"daily", "monthly", "total"};
-
 constexpr Field kPutFields[] = {
-    {.name = "budget_type", .kind = FieldKind::kChoice, .required = true, .choices = kTypes},
-    {.name = "period", .kind = FieldKind::kChoice, .required = true, .choices = kPeriods},
+    {.name = "budget_type", .kind = FieldKind::kChoice, .required = true, .choices = kOrgBudgetTypes},
+    {.name = "period", .kind = FieldKind::kChoice, .required = true, .choices = kOrgBudgetPeriods},
     {.name = "limit_value", .kind = FieldKind::kNumber, .required = true, .greater_than = 0.0}};
 constexpr Schema kPut{"PutBudget", kPutFields};
 Outcome list_budgets(Call& call) {

@@ -15,6 +15,15 @@
 
 namespace kavach::http {
 
+// The words of budgets and alerts. Loops and single runs are no matter of an organization's budgets.
+inline constexpr std::string_view kBudgetTypes[] = {"cost",  "tokens_total", "tokens_input", "tokens_output",
+                                                    "calls", "duration",     "loops"};
+inline constexpr std::span<const std::string_view> kOrgBudgetTypes = std::span(kBudgetTypes).first(6);
+inline constexpr std::string_view kBudgetPeriods[] = {"daily", "monthly", "total", "per_run"};
+inline constexpr std::span<const std::string_view> kOrgBudgetPeriods = std::span(kBudgetPeriods).first(3);
+inline constexpr std::string_view kAlertChannels[] = {"email", "slack", "pagerduty", "webhook", "kill"};
+inline constexpr std::string_view kAlertPrefix = "alert_";  // of ids
+
 extern const Schema kBudget;
 extern const Schema kBudgetList;
 extern const Schema kEvent;

@@ -14,35 +14,30 @@
 namespace kavach::http {
 namespace {
 
-constexpr std::string_view kTypes[] = {"cost",  "tokens_total", "tokens_input", "tokens_output",
-                                       "calls", "duration",     "loops"};
-constexpr std::string_view kPeriods[] = {"daily", "monthly", "total", "per_run"};
 constexpr std::string_view kUnits[] = {"usd", "tokens", "calls", "ms", "loops"};
-constexpr std::string_view kChannels[] = {"email", "slack", "pagerduty", "webhook", "kill"};
 constexpr std::string_view kOrgTypes[] = {"cost"};
-constexpr std::string_view kOrgPeriods[] = {"daily", "monthly", "total"};
 
 constexpr Field kSyncBudgetFields[] = {
-    {.name = "budget_type", .kind = FieldKind::kChoice, .required = true, .choices = kTypes},
-    {.name = "period", .kind = FieldKind::kChoice, .required = true, .choices = kPeriods},
+    {.name = "budget_type", .kind = FieldKind::kChoice, .required = true, .choices = kBudgetTypes},
+    {.name = "period", .kind = FieldKind::kChoice, .required = true, .choices = kBudgetPeriods},
     {.name = "limit_value", .kind = FieldKind::kNumber, .required = true, .greater_than = 0.0},
     {.name = "unit", .kind = FieldKind::kChoice, .nullable = true, .choices = kUnits}};
 constexpr Schema kSyncBudget{"SyncBudget", kSyncBudgetFields};
 constexpr Field kOrgBudgetFields[] = {
     {.name = "budget_type", .kind = FieldKind::kChoice, .choices = kOrgTypes, .preset = R"("cost")"},
-    {.name = "period", .kind = FieldKind::kChoice, .required = true, .choices = kOrgPeriods},
+    {.name = "period", .kind = FieldKind::kChoice, .required = true, .choices = kOrgBudgetPeriods},
     {.name = "limit_value", .kind = FieldKind::kNumber, .required = true, .greater_than = 0.0},
     {.name = "unit", .kind = FieldKind::kChoice, .nullable = true, .choices = kUnits}};
 constexpr Schema kOrgBudget{"SyncOrgBudget", kOrgBudgetFields};
 constexpr Field kAlertFields[] = {
-    {.name = "channel", .kind = FieldKind::kChoice, .required = true, .choices = kChannels},
+    {.name = "channel", .kind = FieldKind::kChoice, .required = true, .choices = kAlertChannels},
     {.name = "threshold_pct",
      .kind = FieldKind::kNumber,
      .required = true,
      .greater_than = 0.0,
      .at_most = 1.0,
      .help = "A fraction"},
-    {.name = "budget_type", .kind = FieldKind::kChoice, .choices = kTypes, .preset = R"("cost")"},
+    {.name = "budget_type", .kind = FieldKind::kChoice, .choices = kBudgetTypes, .preset = R"("cost")"},
     {.name = "target", .nullable = true, .text = {.chars_min = 0, .chars_max = 2048}},
     {.name = "secret", .nullable = true, .text = {.chars_min = 0, .chars_max = 1024}}};
 constexpr Schema kAlert{"SyncAlert", kAlertFields};

@@ -215,9 +215,9 @@ class SqlAudit final : public StoreAudit {
     const auto row = rows.next();
     if (!row) return row.error();
     return UsageSum{.events = rows.integer(0),
-                    .cost = from_parts(rows.integer(1), rows.integer(2)),
-                    .input_tokens = from_parts(rows.integer(3), rows.integer(4)),
-                    .output_tokens = from_parts(rows.integer(5), rows.integer(6))};
+                    .cost = sum_at(rows, 1),
+                    .input_tokens = sum_at(rows, 3),
+                    .output_tokens = sum_at(rows, 5)};
   }
 
   Connection connection_;  // first: the statements go before it

@@ -11,8 +11,8 @@
 #include <cstdint>
 #include <string>
 
-#include "engine/calendar.h"
 #include "engine/clock.h"
+#include "sink/store/rollup.h"
 
 namespace kavach::sink {
 
@@ -31,7 +31,7 @@ inline std::string buckets_sql(const std::string& more) {
 // The hours to split: those of ends of periods that lie within them and are young enough.
 class SplitHours {
  public:
-  explicit SplitHours(WallMicros now) noexcept : kept_since_(now - 2 * kMicrosPerDay) {}
+  explicit SplitHours(WallMicros now) noexcept : kept_since_(now - kMinuteRowsUs) {}
 
   // REQUIRES: at most three of them are within young hours.
   void add(WallMicros end) noexcept {

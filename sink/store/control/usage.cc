@@ -67,16 +67,13 @@ std::string sums() {
 
 // Of the columns of sums(), the first of which is `first`.
 UsageSums sums_of(const Statement::Rows& row, int first) noexcept {
-  const auto parts = [&](int column) {
-    return from_parts(row.integer(first + column), row.integer(first + column + 1));
-  };
   return {.events = row.integer(first),
           .errors = row.integer(first + 1),
           .timed_events = row.integer(first + 2),
-          .cost = parts(3),
-          .input_tokens = parts(5),
-          .output_tokens = parts(7),
-          .duration_ms = parts(9)};
+          .cost = sum_at(row, first + 3),
+          .input_tokens = sum_at(row, first + 5),
+          .output_tokens = sum_at(row, first + 7),
+          .duration_ms = sum_at(row, first + 9)};
 }
 
 template <typename Change>

@@ -4,7 +4,7 @@
 #include <array>
 #include <utility>
 
-#include "http/percent_code.h"
+#include "http/outbound/percent_code.h"
 
 namespace kavach::http {
 namespace {

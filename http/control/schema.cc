@@ -8,7 +8,7 @@
 
 #include "engine/bounds.h"
 #include "http/ingest/utf8.h"
-#include "http/percent_code.h"
+#include "http/outbound/percent_code.h"
 
 namespace kavach::http {
 namespace {

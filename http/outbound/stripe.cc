@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/hmac.h>
 #include <openssl/rand.h>
 #include <simdjson.h>
 
@@ -14,27 +13,14 @@
 
 #include "engine/check.h"
 #include "engine/ids.h"
+#include "http/outbound/hmac.h"
+#include "http/outbound/percent_code.h"
 
 namespace kavach::http {
 namespace {
 
 constexpr std::int64_t kToleranceSeconds = 300;
 constexpr int kTries = 2;
-
-// RFC 3986 unreserved characters stay.
-std::string percent_encoded(std::string_view text) {
-  std::string encoded;
-  for (const char c : text) {
-    const bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                       c == '-' || c == '.' || c == '_' || c == '~';
-    if (plain) {
-      encoded += c;
-    } else {
-      encoded += fmt::format("%{:02X}", static_cast<unsigned char>(c));
-    }
-  }
-  return encoded;
-}
 
 std::string idempotency_key() {
   std::array<std::uint8_t, 16> bytes{};
@@ -90,8 +76,8 @@ Result<Stripe::Answer> Stripe::call(std::string_view method, const std::string& 
                      {"Content-Type", "application/x-www-form-urlencoded"}};
   if (method == "POST") request.headers.push_back({"Idempotency-Key", idempotency_key()});
   for (const auto& [name, value] : form) {
-    request.body += fmt::format("{}{}={}", request.body.empty() ? "" : "&", percent_encoded(name),
-                                percent_encoded(value));
+    request.body +=
+        fmt::format("{}{}={}", request.body.empty() ? "" : "&", percent_encode(name), percent_encode(value));
   }
   for (int left = kTries;; --left) {
     auto sent = client_->send(request);
@@ -137,7 +123,7 @@ Result<std::string> Stripe::open_portal(std::string_view customer_id, std::strin
 }
 
 Status Stripe::update(std::string_view subscription_id, const Form& form) {
-  auto answer = call("POST", "/v1/subscriptions/" + percent_encoded(subscription_id), form);
+  auto answer = call("POST", "/v1/subscriptions/" + percent_encode(subscription_id), form);
   if (!answer) return answer.error();
   if (answer->status != 200) return refused(answer->status, answer->body);
   return {};
@@ -153,7 +139,7 @@ Status Stripe::set_auto_renew(std::string_view subscription_id, bool auto_renew)
 }
 
 Status Stripe::cancel(std::string_view subscription_id) {
-  auto answer = call("DELETE", "/v1/subscriptions/" + percent_encoded(subscription_id), {});
+  auto answer = call("DELETE", "/v1/subscriptions/" + percent_encode(subscription_id), {});
   if (!answer) return answer.error();
   if (answer->status != 200 && answer->status != 404) return refused(answer->status, answer->body);
   return {};
@@ -192,14 +178,7 @@ bool is_signed_by_stripe(std::string_view header, std::string_view body, std::st
   const std::int64_t now_s = now / kMicrosPerSecond;
   if (!made || *made < now_s - kToleranceSeconds || *made > now_s + kToleranceSeconds) return false;
 
-  const std::string payload = fmt::format("{}.{}", stamp, body);
-  std::array<std::uint8_t, EVP_MAX_MD_SIZE> digest{};
-  unsigned size = 0;
-  KAVACH_CHECK(HMAC(EVP_sha256(), secret.data(), static_cast<int>(secret.size()),
-                    reinterpret_cast<const unsigned char*>(payload.data()), payload.size(), digest.data(),
-                    &size) != nullptr,
-               "HMAC failed");
-  const std::string expected = to_hex(digest.data(), size);
+  const std::string expected = hmac_sha256_hex(secret, fmt::format("{}.{}", stamp, body));
   bool found = false;
   for (const std::string_view signature : signatures) {
     found |= signature.size() == expected.size() &&

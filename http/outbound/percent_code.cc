@@ -1,4 +1,6 @@
-#include "http/percent_code.h"
+#include "http/outbound/percent_code.h"
+
+#include <fmt/format.h>
 
 namespace kavach::http {
 namespace {
@@ -26,6 +28,20 @@ std::string percent_decode(std::string_view text, bool plus_is_space) {
     }
   }
   return out;
+}
+
+std::string percent_encode(std::string_view text) {
+  std::string encoded;
+  for (const char c : text) {
+    const bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                       c == '-' || c == '.' || c == '_' || c == '~';
+    if (plain) {
+      encoded += c;
+    } else {
+      encoded += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+    }
+  }
+  return encoded;
 }
 
 }  // namespace kavach::http

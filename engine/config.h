@@ -145,6 +145,14 @@ struct Config {
   struct Alerts {
     bool allow_private_targets;
     std::string pagerduty_url;
+    std::string dashboard_url;
+    std::string slack_webhook_url;      // of rules without a target; empty: none
+    std::string pagerduty_routing_key;  // likewise
+    std::string email;                  // likewise
+    bool kill_on_server;
+    std::int64_t workers;
+    std::int64_t retry_ms;
+    std::int64_t retry_hours;
   } alerts;
   struct Mail {
     std::string kind;  // none, outbox, smtp or resend

@@ -429,6 +429,41 @@ void add_alerts(std::vector<Setting>& rows) {
       {"alerts.pagerduty_url",
        text<kTable, &Alerts::pagerduty_url>("https://events.pagerduty.com/v2/enqueue", Rule::kNotEmpty), "",
        Reload::kRestart, "Where PagerDuty takes events."});
+  rows.push_back({"alerts.dashboard_url",
+                  text<kTable, &Alerts::dashboard_url>("http://localhost:3000", Rule::kNotEmpty), "",
+                  Reload::kRestart, "Where messages lead: what stands before /dashboard/agents/."});
+  rows.push_back({"alerts.slack_webhook_url",
+                  text<kTable, &Alerts::slack_webhook_url>("", Rule::kSecret),
+                  "",
+                  Reload::kRestart,
+                  "The Slack webhook of rules that have no target. Also AGENTKAVACH_SLACK_WEBHOOK_URL.",
+                  {"AGENTKAVACH_SLACK_WEBHOOK_URL"}});
+  rows.push_back({"alerts.pagerduty_routing_key",
+                  text<kTable, &Alerts::pagerduty_routing_key>("", Rule::kSecret),
+                  "",
+                  Reload::kRestart,
+                  "The PagerDuty key of rules that have no target. Also AGENTKAVACH_PD_ROUTING_KEY, "
+                  "AGENTKAVACH_PAGERDUTY_ROUTING_KEY.",
+                  {"AGENTKAVACH_PD_ROUTING_KEY", "AGENTKAVACH_PAGERDUTY_ROUTING_KEY"}});
+  rows.push_back({"alerts.email",
+                  text<kTable, &Alerts::email>("", Rule::kAny),
+                  "",
+                  Reload::kRestart,
+                  "Who gets the mails of rules that have no target. Empty: the organization's owner. Also "
+                  "AGENTKAVACH_ALERT_EMAIL.",
+                  {"AGENTKAVACH_ALERT_EMAIL"}});
+  rows.push_back(
+      {"alerts.kill_on_server", boolean<kTable, &Alerts::kill_on_server>(false), "", Reload::kRestart,
+       "A kill rule that fires also makes ingest refuse the agent, until it is reactivated. If not, "
+       "its SDK alone stops it."});
+  rows.push_back({"alerts.workers", integer<kTable, &Alerts::workers>(4, 1, 64), "threads", Reload::kRestart,
+                  "That send messages; one organization has at most half of them."});
+  rows.push_back(
+      {"alerts.retry_ms", integer<kTable, &Alerts::retry_ms>(5'000, 10, kHourMs), "ms", Reload::kRestart,
+       "After how long a message that could not be delivered is tried again; doubled each time, up "
+       "to 15 minutes."});
+  rows.push_back({"alerts.retry_hours", integer<kTable, &Alerts::retry_hours>(24, 1, 720), "hours",
+                  Reload::kRestart, "After how long it is given up."});
 }
 
 void add_mail(std::vector<Setting>& rows) {

@@ -170,13 +170,20 @@ Status Node::build() {
     if (!shipper) return shipper.error();
     kafka_ = std::move(*shipper);
     if (config_.writer.enabled) {
-      auto writer = open_writer(config_);
+      auto alerts = open_alerts(config_);
+      if (!alerts) return alerts.error();
+      alerts_ = std::move(*alerts);
+      auto writer = open_writer(config_, alerts_->usage_listener());
       if (!writer) return writer.error();
       writer_ = std::move(*writer);
     }
   } else if (config_.store.kind != "none") {
     auto own = wait_for_store(config_);
     if (!own) return failure("cannot open the store: " + own.error().message);
+    auto alerts = open_alerts(config_);
+    if (!alerts) return alerts.error();
+    alerts_ = std::move(*alerts);
+    (*own)->set_usage_listener(alerts_->usage_listener());
     auto shipper =
         sink::Shipper::create(*journal_, std::move(*own),
                               {.batch_events_max = static_cast<std::uint64_t>(config_.store.batch_events_max),
@@ -356,6 +363,7 @@ void Node::build_metrics() {
                         "Age of the oldest batch that was sent to Kafka and is not acknowledged.",
                         [this, seconds] { return seconds(kafka_->lag_us()); });
   }
+  if (alerts_ != nullptr) alerts_->add_metrics(registry_);
   if (membership_ != nullptr) membership_->add_metrics(registry_);
   for (std::uint32_t id = 0; id < lanes_.size(); ++id) {
     lanes_[id]->server->metrics().add_to(registry_, id);
@@ -470,6 +478,7 @@ int Node::run(const sigset_t& signals) {
       }
     });
   }
+  if (alerts_ != nullptr) alerts_->start();
   directory_->start();
   if (config_.store.kind == "postgres") {
     listener_ = std::make_unique<sink::ChangeListener>(config_.store.url, [this] { directory_->poll_now(); });
@@ -504,6 +513,7 @@ int Node::run(const sigset_t& signals) {
   if (kafka_ != nullptr) kafka_->stop(config_.http.drain_timeout_ms * kMicrosPerMilli);
   if (writer_ != nullptr) writer_->stop(config_.http.drain_timeout_ms * kMicrosPerMilli);
   if (shipper_ != nullptr) shipper_->stop(config_.http.drain_timeout_ms * kMicrosPerMilli);
+  if (alerts_ != nullptr) alerts_->stop();
   log::info("stopped");
   return 0;
 }

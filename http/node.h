@@ -23,6 +23,7 @@
 #include "engine/result.h"
 #include "engine/shard.h"
 #include "engine/worker_pool.h"
+#include "http/alerts/alerts.h"
 #include "http/auth/directory.h"
 #include "http/control/control.h"
 #include "http/membership.h"
@@ -75,6 +76,7 @@ class Node {
   std::atomic<std::size_t> lanes_reloading_{0};
   quota::DedupHasher hasher_{Random().next()};
   std::unique_ptr<sink::Journal> journal_;
+  std::unique_ptr<Alerts> alerts_;  // null: this process stores no events
   std::unique_ptr<sink::Shipper> shipper_;
   std::unique_ptr<sink::KafkaShipper> kafka_;  // follows the journal instead of shipper_
   std::unique_ptr<sink::Writer> writer_;       // null: none inside this process

@@ -15,7 +15,10 @@ WriterNode::WriterNode(Config config) : config_(std::move(config)) {}
 WriterNode::~WriterNode() = default;
 
 Status WriterNode::build() {
-  auto writer = open_writer(config_);
+  auto alerts = open_alerts(config_);
+  if (!alerts) return alerts.error();
+  alerts_ = std::move(*alerts);
+  auto writer = open_writer(config_, alerts_->usage_listener());
   if (!writer) return writer.error();
   writer_ = std::move(*writer);
   health_.database_ok = [this] { return writer_->healthy(); };
@@ -29,6 +32,7 @@ Status WriterNode::build() {
   router_.add(Method::kGet, "/v1/status", status_);
   router_.add(Method::kGet, "/metrics", *metrics_);
   writer_->metrics().add_to(registry_);
+  alerts_->add_metrics(registry_);
 
   const auto port = static_cast<std::uint16_t>(config_.writer.port);
   if (Status free = Server::check_port_is_free(config_.http.address, port); !free) return free;
@@ -41,6 +45,7 @@ Status WriterNode::build() {
 
 int WriterNode::run(const sigset_t& signals) {
   writer_->start();
+  alerts_->start();
   runtime_->start();
   runtime_->shard(0).post([this] { server_->start(); });
   health_.ready = true;
@@ -53,6 +58,7 @@ int WriterNode::run(const sigset_t& signals) {
   health_.draining = true;
   log::info("stopping: the transaction under way is finished");
   writer_->stop(config_.http.drain_timeout_ms * kMicrosPerMilli);
+  alerts_->stop();
   runtime_->shard(0).post([this] {
     server_->drain();
     server_->close_all();

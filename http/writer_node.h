@@ -16,6 +16,7 @@
 #include "engine/result.h"
 #include "engine/shard.h"
 #include "engine/worker_pool.h"
+#include "http/alerts/alerts.h"
 #include "http/ops/health.h"
 #include "http/ops/ops_handlers.h"
 #include "http/router.h"
@@ -39,6 +40,7 @@ class WriterNode {
   Health health_;
   std::atomic<std::int64_t> open_connections_{0};
   MetricsRegistry registry_;
+  std::unique_ptr<Alerts> alerts_;
   std::unique_ptr<sink::Writer> writer_;
   std::unique_ptr<Runtime> runtime_;
   std::unique_ptr<WorkerPool> workers_;

@@ -36,7 +36,7 @@ MAY_INCLUDE = {
     "http/ingest": ("http/transport", "http/auth", "sink", "quota", "engine"),
     # What Kavach sends by itself; knows no request and no shard.
     "http/outbound": ("sink", "engine"),
-    # What alerts say; knows no request and no shard.
+    # From what is stored to who is told; knows no request and no shard.
     "http/alerts": ("http/outbound", "sink", "engine"),
     "http": ("http/transport", "http/auth", "http/ops", "http/ingest", "http/outbound", "http/alerts", "sink", "quota",
              "engine"),

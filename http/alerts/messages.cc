@@ -135,9 +135,7 @@ struct Words {
         limit(amount(breach.limit, breach.budget_type)),
         remaining(amount(std::max(0.0, breach.limit - breach.used), breach.budget_type)),
         type(label_of(breach.budget_type)),
-        level(breach.threshold >= 1     ? "CRITICAL"
-              : breach.threshold >= 0.9 ? "ALERT"
-                                        : "WARN"),
+        level(alert_level(breach.threshold)),
         severity(breach.threshold >= 1     ? "critical"
                  : breach.threshold >= 0.9 ? "error"
                                            : "warning"),
@@ -146,6 +144,8 @@ struct Words {
                                           : format_timestamp(breach.resets_at).substr(0, 10) + " UTC"),
         period(breach.period) {}
 
+  // What was crossed: " at 80% of $50.00 daily Cost limit".
+  std::string crossing() const { return fmt::format(" at {}% of {} {} {} limit", pct, limit, period, type); }
   // `before`, the name and `after`, the name cut so that all is at most `max` characters.
   std::string around_name(const std::string& before, const std::string& after, std::size_t max) const {
     return before + shortened(name, max - characters_of(before) - characters_of(after)) + after;
@@ -162,12 +162,18 @@ std::string page_of(const Breach& breach, std::string_view dashboard_url,
 
 }  // namespace
 
+std::string_view alert_level(double threshold) noexcept {
+  return threshold >= 1 ? "CRITICAL" : threshold >= 0.9 ? "ALERT" : "WARN";
+}
+
+std::string alert_summary(const Breach& breach) {
+  const Words words(breach);
+  return words.around_name("", words.crossing(), kNameMax);
+}
+
 std::string slack_json(const Breach& breach, std::string_view dashboard_url) {
   const Words words(breach);
-  const std::string text = words.around_name(
-      "⚠️ AgentKavach: ",
-      fmt::format(" at {}% of {} {} {} limit", words.pct, words.limit, words.period, words.type),
-      kSlackTextMax);
+  const std::string text = words.around_name("⚠️ AgentKavach: ", words.crossing(), kSlackTextMax);
   const std::string header =
       words.around_name(fmt::format("[{}] ", words.level),
                         fmt::format(" — {}% of {} limit", words.pct, words.type), kSlackHeaderMax);

@@ -30,6 +30,10 @@ struct Breach {
   WallMicros resets_at = 0;  // 0: never
 };
 
+// WARN, ALERT or CRITICAL.
+std::string_view alert_level(double threshold) noexcept;
+// A line for the list of alerts.
+std::string alert_summary(const Breach& breach);
 // `dashboard_url`: what stands before /dashboard.
 std::string slack_json(const Breach& breach, std::string_view dashboard_url);
 // Without a routing key, so that what is stored holds none.

@@ -5,43 +5,14 @@
 #include <utility>
 
 #include "engine/log.h"
+#include "http/backends.h"
 
 namespace kavach::http {
-namespace {
-
-MailerOptions mailer_options(const Config& config) {
-  using Kind = MailerOptions::Kind;
-  const Config::Mail& mail = config.mail;
-  return {.kind = mail.kind == "outbox"   ? Kind::kOutbox
-                  : mail.kind == "smtp"   ? Kind::kSmtp
-                  : mail.kind == "resend" ? Kind::kResend
-                                          : Kind::kNone,
-          .from = mail.from,
-          .outbox_directory = mail.outbox_directory,
-          .smtp_url = mail.smtp_url,
-          .smtp_starttls = mail.smtp_security == "starttls",
-          .smtp_user = mail.smtp_user,
-          .smtp_password = mail.smtp_password,
-          .ca_file = mail.ca_file,
-          .resend_url = mail.resend_url,
-          .resend_api_key = mail.resend_api_key};
-}
-
-sink::StoreResult<std::unique_ptr<sink::ControlStore>> connect(const Config& config) {
-  if (config.store.kind != "postgres") return sink::connect_control_sqlite(config.store.path);
-  return sink::connect_control_postgres(config.store.url, config.store.reply_timeout_ms);
-}
-
-}  // namespace
 
 Result<std::unique_ptr<Control>> Control::create(const Config& config, quota::TierTable tiers,
                                                  PriceList prices, std::function<void()> directory_changed) {
-  std::string secret = config.control.secret_key;
-  if (secret.empty()) {
-    auto kept = load_or_make_key(config.journal.directory + "/control.key");
-    if (!kept) return kept.error();
-    secret = std::move(*kept);
-  }
+  auto secret = secret_key(config);
+  if (!secret) return secret.error();
   auto mailer = make_mailer(mailer_options(config));
   if (!mailer) return mailer.error();
   auto origins = Origins::parse(config.control.cors_origins);
@@ -49,7 +20,7 @@ Result<std::unique_ptr<Control>> Control::create(const Config& config, quota::Ti
   auto proxies = TrustedProxies::parse(config.control.trusted_proxies);
   if (!proxies) return proxies.error();
   return std::unique_ptr<Control>(new Control(config,
-                                              {.root_secret = std::move(secret),
+                                              {.root_secret = std::move(*secret),
                                                .mailer = std::move(*mailer),
                                                .origins = std::move(*origins),
                                                .proxies = std::move(*proxies),
@@ -70,7 +41,7 @@ Control::Control(const Config& config, Parts parts, std::function<void()> direct
       tiers_(std::move(parts.tiers)),
       prices_(std::move(parts.prices)),
       stripe_({.url = config.billing.stripe_url, .api_key = config.billing.stripe_api_key}),
-      stores_([this] { return connect(config_); }),
+      stores_([this] { return connect_control(config_); }),
       services_{.config = config_,
                 .clock = system_clock(),
                 .tokens = tokens_,

@@ -115,6 +115,16 @@ class EventWriter::Impl {
     return outcome;
   }
 
+  void tell(const UsageListener& listener) const {
+    const auto names_of = [](const auto& rows) {
+      std::vector<UsedName> names;
+      names.reserve(rows.size());
+      for (const auto& row : rows) names.push_back({row.key.org_id, row.key.text});
+      return names;
+    };
+    listener(names_of(roll_up_.agents.rows()), names_of(roll_up_.runs.rows()));
+  }
+
  private:
   StoreResult<void> add_usage() {
     for (const auto& [key, sum] : roll_up_.minutes.sorted()) {
@@ -226,6 +236,10 @@ StoreResult<void> EventWriter::drop_old(WallMicros now) {
 
 StoreResult<ApplyOutcome> EventWriter::write(std::span<const Batch> batches, const Uuid& node) {
   return impl_->write(batches, node);
+}
+
+void EventWriter::tell(const UsageListener& listener) const {
+  impl_->tell(listener);
 }
 
 }  // namespace kavach::sink

@@ -29,6 +29,8 @@ class EventWriter {
   // when its id is stored already (a frame that is read again). Duplicates change no sum. `node`
   // is whose use they are.
   StoreResult<ApplyOutcome> write(std::span<const Batch> batches, const Uuid& node);
+  // Of what the last write() stored. REQUIRES: its batches live.
+  void tell(const UsageListener& listener) const;
 
  private:
   class Impl;

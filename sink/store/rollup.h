@@ -140,6 +140,9 @@ class Fold {
     return rows_;
   }
 
+  // In no order.
+  const std::vector<Row>& rows() const noexcept { return rows_; }
+
   void clear() noexcept {
     rows_.clear();
     std::fill(slots_.begin(), slots_.end(), kEmpty);

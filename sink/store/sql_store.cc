@@ -76,6 +76,8 @@ class SqlStore final : public Store {
     });
   }
 
+  void set_usage_listener(UsageListener listener) override { usage_listener_ = std::move(listener); }
+
   StoreResult<std::uint64_t> prune(std::int64_t dedup_before_us, std::uint64_t rows_max) override {
     const WallMicros now = clock_.wall();
     const StoreResult<std::int64_t> pruned[] = {
@@ -252,6 +254,7 @@ class SqlStore final : public Store {
     if (!outcome) return outcome;
     if (auto moved = move(); !moved) return moved.error();
     if (auto committed = transaction->commit(); !committed) return committed.error();
+    if (usage_listener_ && outcome->stored > 0) event_writer_->tell(usage_listener_);
     return outcome;
   }
 
@@ -261,6 +264,7 @@ class SqlStore final : public Store {
   Statement select_position_, upsert_position_, prune_dedup_, prune_usage_, select_version_;
   Statement claim_partition_, move_partition_;
   std::unique_ptr<EventWriter> event_writer_;
+  UsageListener usage_listener_;
 };
 
 }  // namespace

@@ -169,6 +169,15 @@ struct RejectedAgent {
   std::int64_t at_us = 0;
 };
 
+// What a transaction counted use of: an agent by its name, or a run by its id.
+struct UsedName {
+  Uuid org_id;
+  std::string_view name;
+};
+// Told after the transaction that stored events of these, each once, by the thread that stored them; the
+// names are valid during the call.
+using UsageListener = std::function<void(std::span<const UsedName> agents, std::span<const UsedName> runs)>;
+
 struct ApplyOutcome {
   std::uint64_t stored = 0;
   std::uint64_t duplicates = 0;  // refused by the unique index
@@ -200,6 +209,8 @@ class Store {
   // same transaction, if its generation is still the partition's. `node` is whose use the events are.
   virtual StoreResult<ApplyOutcome> apply_at(std::span<const Batch> batches, const Uuid& node,
                                              std::span<const PartitionPosition> positions) = 0;
+  // Of apply() and apply_at(). It must be quick. REQUIRES: before the first of them.
+  virtual void set_usage_listener(UsageListener listener) = 0;
   // Forgets what nobody asks for any more: deduplication keys older than `dedup_before_us`, and the use of
   // days and months that ended more than two days and two months ago. At most `rows_max` rows of each of the
   // three; returns how many went.

@@ -65,6 +65,9 @@ class ControlledStore final : public Store {
                                      std::span<const PartitionPosition> positions) override {
     return store_->apply_at(batches, node, positions);
   }
+  void set_usage_listener(UsageListener listener) override {
+    store_->set_usage_listener(std::move(listener));
+  }
   StoreResult<std::uint64_t> prune(std::int64_t dedup_before_us, std::uint64_t rows_max) override {
     return store_->prune(dedup_before_us, rows_max);
   }

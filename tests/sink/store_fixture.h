@@ -13,6 +13,7 @@
 
 #include "engine/clock.h"
 #include "engine/event.h"
+#include "sink/store/control/control_store.h"
 #include "sink/store/sql.h"
 #include "sink/store/store.h"
 #include "tests/support/temp_folder.h"
@@ -154,6 +155,9 @@ struct StoreFixture {
   std::unique_ptr<Store> open(std::int64_t dedup_window_us) const {
     return Sql::must(open_postgres({.url = url, .dedup_window_us = dedup_window_us}, clock));
   }
+  std::unique_ptr<ControlStore> open_control() const {
+    return Sql::must(connect_control_postgres(url, 10'000, clock));
+  }
   void refuse_inserts(const std::string& table) {
     sql.execute(
         ("CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'broken'; END $$; "
@@ -183,6 +187,9 @@ struct StoreFixture {
 
   std::unique_ptr<Store> open(std::int64_t dedup_window_us) const {
     return Sql::must(open_sqlite(path, clock, dedup_window_us));
+  }
+  std::unique_ptr<ControlStore> open_control() const {
+    return Sql::must(connect_control_sqlite(path, clock));
   }
   void refuse_inserts(const std::string& table) {
     sql.execute(

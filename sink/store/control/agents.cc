@@ -265,20 +265,32 @@ StoreResult<std::vector<BudgetRow>> agent_budgets(ControlStore& store, std::stri
       sum_in_parts("duration_ms") +
       " FROM usage_hourly WHERE org_id = ?1 AND agent_name = ?2 AND hour_s >= ?3";
   const WallMicros now = store.now();
-  read = store.each(since, of_parts(day), org_id, name, seconds(day_began(now)));
-  if (!read) return read.error();
-  read = store.each(since, of_parts(month), org_id, name, seconds(month_began(now)));
-  if (!read) return read.error();
-  read = store.each(
-      "SELECT total_events, total_cost_nano, total_input_tokens, total_output_tokens, total_duration_ms FROM "
-      "agents WHERE org_id = ?1 AND name = ?2",
-      of_row(total), org_id, name);
-  if (!read) return read.error();
-  read = store.each(
-      "SELECT total_events, cost_nano, input_tokens, output_tokens, llm_duration_ms FROM runs WHERE org_id = "
-      "?1 AND agent_name = ?2 ORDER BY first_event_us DESC LIMIT 1",
-      of_row(run), org_id, name);
-  if (!read) return read.error();
+  const auto has = [&budgets](std::string_view period) {
+    return std::any_of(budgets.begin(), budgets.end(),
+                       [period](const BudgetRow& budget) { return budget.period == period; });
+  };
+  if (has("daily")) {
+    read = store.each(since, of_parts(day), org_id, name, seconds(day_began(now)));
+    if (!read) return read.error();
+  }
+  if (has("monthly")) {
+    read = store.each(since, of_parts(month), org_id, name, seconds(month_began(now)));
+    if (!read) return read.error();
+  }
+  if (has("total")) {
+    read = store.each(
+        "SELECT total_events, total_cost_nano, total_input_tokens, total_output_tokens, total_duration_ms "
+        "FROM agents WHERE org_id = ?1 AND name = ?2",
+        of_row(total), org_id, name);
+    if (!read) return read.error();
+  }
+  if (has("per_run")) {
+    read = store.each(
+        "SELECT total_events, cost_nano, input_tokens, output_tokens, llm_duration_ms FROM runs WHERE org_id "
+        "= ?1 AND agent_name = ?2 ORDER BY first_event_us DESC LIMIT 1",
+        of_row(run), org_id, name);
+    if (!read) return read.error();
+  }
   for (BudgetRow& budget : budgets) {
     const BudgetUse& use = budget.period == "daily"     ? day
                            : budget.period == "monthly" ? month

@@ -1,0 +1,87 @@
+#include "http/alerts/alert_sender.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "http/alerts/messages.h"
+
+namespace kavach::http {
+namespace {
+
+constexpr int kRequestTimeout = 408;
+constexpr int kTooManyRequests = 429;
+constexpr int kServerError = 500;
+
+}  // namespace
+
+AlertSender::AlertSender(Options options, std::unique_ptr<Mailer> mailer, const Clock& clock)
+    : options_(std::move(options)),
+      clock_(clock),
+      targets_(make_http_client({.timeout_ms = kAlertTimeoutMs,
+                                 .allow_private = options_.allow_private_targets,
+                                 .ca_file = options_.ca_file})),
+      pagerduty_(make_http_client(
+          {.timeout_ms = kAlertTimeoutMs, .allow_private = true, .ca_file = options_.ca_file})),
+      mailer_(std::move(mailer)) {}
+
+void AlertSender::abort() noexcept {
+  aborted_ = true;
+  targets_->abort();
+  pagerduty_->abort();
+  mailer_->abort();
+}
+
+SendResult AlertSender::post(HttpClient& client, const HttpRequest& request, bool (*is_success)(int status)) {
+  using Kind = SendResult::Kind;
+  const auto answer = client.send(request);
+  if (!answer) {
+    const Kind kind = aborted_                   ? Kind::kCancelled
+                      : answer.error().retryable ? Kind::kNoAnswer
+                                                 : Kind::kRefused;
+    return {.kind = kind, .error = answer.error().message};
+  }
+  const int status = answer->status;
+  if (is_success(status)) return {.kind = Kind::kDelivered, .status = status, .error = {}};
+  const bool may_pass = status == kRequestTimeout || status == kTooManyRequests;
+  return {.kind = may_pass                 ? Kind::kNotNow
+                  : status >= kServerError ? Kind::kNoAnswer
+                                           : Kind::kRefused,
+          .status = status,
+          .error = fmt::format("the target answered {}", status),
+          .retry_after_s = answer->retry_after_s};
+}
+
+SendResult AlertSender::send_mail(std::string_view body) {
+  using Kind = SendResult::Kind;
+  const auto mail = parse_mail_json(body);
+  if (!mail) return {.kind = Kind::kRefused, .error = mail.error().message};
+  const Status sent = mailer_->send(*mail);
+  if (sent) return {};
+  return {.kind = aborted_                 ? Kind::kCancelled
+                  : sent.error().retryable ? Kind::kNoAnswer
+                                           : Kind::kRefused,
+          .error = sent.error().message};
+}
+
+SendResult AlertSender::send(const AlertMessage& message) {
+  if (message.channel == "email") return send_mail(message.body);
+  HttpRequest request{.url = std::string(message.target),
+                      .headers = {{"Content-Type", "application/json"}, {"User-Agent", "AgentKavach/1.0"}},
+                      .body = std::string(message.body),
+                      .needs_body = false};
+  if (message.channel == "pagerduty") {
+    request.url = options_.pagerduty_url;
+    request.body = with_routing_key(message.body, message.target);
+    return post(*pagerduty_, request, [](int status) { return status == 202; });
+  }
+  if (message.channel == "slack") return post(*targets_, request, [](int status) { return status == 200; });
+  if (!message.secret.empty()) {
+    for (HttpHeader& header :
+         webhook_signature(message.secret, clock_.wall() / kMicrosPerSecond, message.body))
+      request.headers.push_back(std::move(header));
+  }
+  return post(*targets_, request, [](int status) { return status >= 200 && status < 300; });
+}
+
+}  // namespace kavach::http

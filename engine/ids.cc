@@ -4,6 +4,10 @@
 
 #include <array>
 
+#if defined(__SSE4_1__)
+#include <smmintrin.h>
+#endif
+
 #include "engine/check.h"
 
 namespace kavach {
@@ -14,6 +18,49 @@ constexpr char kHex[] = "0123456789abcdef";
 constexpr bool dash_before(std::size_t byte) {
   return byte == 4 || byte == 6 || byte == 8 || byte == 10;
 }
+
+enum class Case : bool { kLower, kEither };
+
+#if defined(__SSE4_1__)
+
+// Sixteen characters' values as hexadecimal digits; `bad` gets bits where one is none.
+__m128i hex_values(__m128i chars, Case letters, unsigned& bad) noexcept {
+  const __m128i digits = _mm_sub_epi8(chars, _mm_set1_epi8('0'));
+  const __m128i lower = letters == Case::kEither ? _mm_or_si128(chars, _mm_set1_epi8(0x20)) : chars;
+  const __m128i beyond_a = _mm_sub_epi8(lower, _mm_set1_epi8('a'));
+  // As unsigned numbers: what is below '0' or 'a' has wrapped around.
+  const __m128i is_digit = _mm_cmpeq_epi8(digits, _mm_min_epu8(digits, _mm_set1_epi8(9)));
+  const __m128i is_letter = _mm_cmpeq_epi8(beyond_a, _mm_min_epu8(beyond_a, _mm_set1_epi8(5)));
+  bad |= static_cast<unsigned>(_mm_movemask_epi8(_mm_or_si128(is_digit, is_letter))) ^ 0xffffU;
+  return _mm_blendv_epi8(_mm_add_epi8(beyond_a, _mm_set1_epi8(10)), digits, is_digit);
+}
+
+// All digits at once: they are random, and guessing what each is costs more than anything else.
+std::optional<Uuid> parse_text(std::string_view text, Case letters) noexcept {
+  if (text.size() != 36 || text[8] != '-' || text[13] != '-' || text[18] != '-' || text[23] != '-')
+    return std::nullopt;
+  const auto load = [&text](std::size_t at) noexcept {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(text.data() + at));
+  };
+  // The characters between the dashes; where the first load ends too early, the other one goes on.
+  const __m128i first = _mm_or_si128(
+      _mm_shuffle_epi8(load(0), _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15, -1, -1)),
+      _mm_and_si128(load(2), _mm_setr_epi32(0, 0, 0, static_cast<int>(0xffff0000))));
+  const __m128i second = _mm_or_si128(
+      _mm_shuffle_epi8(load(19), _mm_setr_epi8(0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, -1)),
+      _mm_and_si128(load(20), _mm_setr_epi32(0, 0, 0, static_cast<int>(0xff000000))));
+  unsigned bad = 0;
+  // Sixteen times the even ones and the odd ones, as numbers of 16 bits.
+  const __m128i weights = _mm_set1_epi16(0x0110);
+  const __m128i high = _mm_maddubs_epi16(hex_values(first, letters, bad), weights);
+  const __m128i low = _mm_maddubs_epi16(hex_values(second, letters, bad), weights);
+  if (bad != 0) return std::nullopt;
+  Uuid u;
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(u.bytes.data()), _mm_packus_epi16(high, low));
+  return u;
+}
+
+#else
 
 // The value of every character as a hexadecimal digit; what is none has bits above the low four.
 using HexValues = std::array<std::uint8_t, 256>;
@@ -26,11 +73,12 @@ constexpr HexValues hex_values(bool upper_case_too) {
   }
   return values;
 }
-constexpr HexValues kEitherCase = hex_values(true);
-constexpr HexValues kLowerCase = hex_values(false);
 
 // Without a branch for each digit: they are random, and guessing them wrong costs more than looking them up.
-std::optional<Uuid> parse_text(std::string_view text, const HexValues& values) noexcept {
+std::optional<Uuid> parse_text(std::string_view text, Case letters) noexcept {
+  static constexpr HexValues kEither = hex_values(true);
+  static constexpr HexValues kLower = hex_values(false);
+  const HexValues& values = letters == Case::kEither ? kEither : kLower;
   // Where each byte's two digits stand.
   static constexpr std::array<std::uint8_t, 16> kPlaces{0,  2,  4,  6,  9,  11, 14, 16,
                                                         19, 21, 24, 26, 28, 30, 32, 34};
@@ -48,6 +96,8 @@ std::optional<Uuid> parse_text(std::string_view text, const HexValues& values) n
   if (seen > 15) return std::nullopt;
   return u;
 }
+
+#endif
 
 constexpr std::uint64_t rotl(std::uint64_t x, int k) {
   return (x << k) | (x >> (64 - k));
@@ -77,11 +127,11 @@ std::string Uuid::text() const {
 }
 
 std::optional<Uuid> Uuid::parse(std::string_view text) noexcept {
-  return parse_text(text, kEitherCase);
+  return parse_text(text, Case::kEither);
 }
 
 std::optional<Uuid> Uuid::parse_canonical(std::string_view text) noexcept {
-  return parse_text(text, kLowerCase);
+  return parse_text(text, Case::kLower);
 }
 
 Random::Random() {

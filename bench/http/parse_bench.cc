@@ -1,4 +1,4 @@
-// What it costs to turn a body into a Batch: the fast pass, the slow pass, and a body that is refused.
+// What it costs to turn a body into a Batch: the three passes, and a body that is refused.
 #include <benchmark/benchmark.h>
 
 #include <string>
@@ -40,23 +40,36 @@ void run(benchmark::State& state, const std::vector<PaddedBuffer>& bodies, std::
   state.SetBytesProcessed(static_cast<std::int64_t>(bytes));
 }
 
-void fast_pass(benchmark::State& state, MemberOrder order) {
+using Pass = bool (http::BatchParser::*)(std::string_view, WallMicros, Batch&, std::string&);
+
+void plain_pass(benchmark::State& state, Pass pass, MemberOrder order) {
   const auto events = static_cast<std::uint32_t>(state.range(0));
   http::BatchParser parser({.batch_events_max = 1000});
   Batch batch;
   std::string arena;
   run(state, make_bodies(events, order), events, [&](std::string_view body) -> std::size_t {
-    return parser.fast(body, kSampleNow, batch, arena) ? batch.events.size() : 0;
+    return (parser.*pass)(body, kSampleNow, batch, arena) ? batch.events.size() : 0;
   });
 }
 
+void BM_DirectPass(benchmark::State& state) {
+  plain_pass(state, &http::BatchParser::direct, MemberOrder::kSdk);
+}
+BENCHMARK(BM_DirectPass)->Arg(1)->Arg(10)->Arg(100)->Arg(1000);
+
+// Every guess at a key is as good as none.
+void BM_DirectPassShuffled(benchmark::State& state) {
+  plain_pass(state, &http::BatchParser::direct, MemberOrder::kShuffled);
+}
+BENCHMARK(BM_DirectPassShuffled)->Arg(1)->Arg(100);
+
 void BM_FastPass(benchmark::State& state) {
-  fast_pass(state, MemberOrder::kSdk);
+  plain_pass(state, &http::BatchParser::fast, MemberOrder::kSdk);
 }
 BENCHMARK(BM_FastPass)->Arg(1)->Arg(10)->Arg(100)->Arg(1000);
 
 void BM_FastPassShuffled(benchmark::State& state) {
-  fast_pass(state, MemberOrder::kShuffled);
+  plain_pass(state, &http::BatchParser::fast, MemberOrder::kShuffled);
 }
 BENCHMARK(BM_FastPassShuffled)->Arg(1)->Arg(10)->Arg(100)->Arg(1000);
 

@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
 #include <iterator>
+#include <limits>
 
 #include "engine/money.h"
 #include "engine/timestamp.h"
@@ -12,6 +14,11 @@ namespace {
 
 using quota::Reason;
 using quota::Refusal;
+
+void append_number(std::uint32_t number, std::string& out) {
+  char digits[std::numeric_limits<std::uint32_t>::digits10 + 1];
+  out.append(digits, std::to_chars(digits, digits + sizeof(digits), number).ptr);
+}
 
 // A decimal number as Python prints a float of that value: at least one digit behind the point.
 void append_dollars(NanoDollars nano, std::string& out) {
@@ -36,9 +43,12 @@ void append_amount(const Refusal& refusal, std::int64_t amount, std::string& out
 
 void render_accepted(std::uint32_t accepted, std::uint32_t rejected, std::string_view mode,
                      std::string_view rejected_agents, std::string& out) {
-  fmt::format_to(std::back_inserter(out),
-                 R"({{"accepted":{},"rejected":{},"mode":"{}","rejected_agents":{}}})", accepted, rejected,
-                 mode, rejected_agents);
+  // For every request: piece by piece costs a tenth of what a format string does.
+  out.append(R"({"accepted":)");
+  append_number(accepted, out);
+  out.append(R"(,"rejected":)");
+  append_number(rejected, out);
+  out.append(R"(,"mode":")").append(mode).append(R"(","rejected_agents":)").append(rejected_agents) += '}';
 }
 
 void render_refusal(const Refusal& refusal, std::string_view rejected_agents, bool killed, std::string& out) {

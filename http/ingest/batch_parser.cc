@@ -10,8 +10,9 @@
 #include "engine/bounds.h"
 #include "engine/money.h"
 #include "engine/timestamp.h"
+#include "http/ingest/direct_pass.h"
 #include "http/ingest/error_list.h"
-#include "http/ingest/pydantic_lax.h"
+#include "http/ingest/event_members.h"
 #include "http/ingest/python_json.h"
 #include "http/ingest/utf8.h"
 #include "http/ingest/validate.h"
@@ -28,41 +29,13 @@ static_assert(bounds::kBodyPadding >= simdjson::SIMDJSON_PADDING, "simdjson read
 constexpr std::size_t kKeptCapacityMax = std::size_t{1} << 20;
 // Unknown members may nest; deeper than this the slow pass looks at them.
 constexpr int kUnknownDepthMax = 16;
-// An integer of 18 digits fits in int64 without a test for overflow.
-constexpr std::size_t kPlainIntDigitsMax = 18;
-
-constexpr NanoDollars kCostMax = static_cast<NanoDollars>(kCostDollarsMax) * kNanoPerDollar;
-
 constexpr Event kEmpty{};
-
-// Bits of the fields that an event has shown.
-enum Seen : std::uint32_t {
-  kAgentName = 1U << 0,
-  kProvider = 1U << 1,
-  kModel = 1U << 2,
-  kInputTokens = 1U << 3,
-  kOutputTokens = 1U << 4,
-  kCost = 1U << 5,
-  kTimestamp = 1U << 6,
-  kDurationMs = 1U << 7,
-  kIdempotencyKey = 1U << 8,
-  kRunId = 1U << 9,
-  kPrompt = 1U << 10,
-  kStatus = 1U << 11,
-  kPartial = 1U << 12,
-};
-constexpr std::uint32_t kRequired =
-    kAgentName | kProvider | kModel | kInputTokens | kOutputTokens | kCost | kTimestamp;
 
 // Whether the raw key is `name`, which is given with its closing quote. Reads name's size at `key`: the
 // body's padding makes that safe anywhere.
 template <std::size_t kSize>
 bool is_key(const char* key, const char (&name)[kSize]) noexcept {
   return std::memcmp(key, name, kSize - 1) == 0;
-}
-
-bool is_json_space(char c) noexcept {
-  return c == ' ' || c == '\n' || c == '\r' || c == '\t';
 }
 
 // A scalar as it was written. simdjson's token reaches up to the next one, so whitespace may follow.
@@ -215,7 +188,7 @@ class FastPass {
       if (!ok || (seen & bit) != 0) return false;
       seen |= bit;
     }
-    return (seen & kRequired) == kRequired;
+    return (seen & kSeenRequired) == kSeenRequired;
   }
 
   // A key without an escape, which therefore is no other spelling of a known one.
@@ -281,8 +254,7 @@ class FastPass {
     const std::string_view token = token_of(value);
     if (token.empty() || token.front() == '-') return false;
     const auto nano = parse_nano_dollars(token);
-    // Above the bound the slow pass decides: Pydantic compares the float, not the decimal.
-    if (!nano || *nano > kCostMax) return false;
+    if (!nano || *nano > kPlainCostMax) return false;
     out = *nano;
     return true;
   }
@@ -381,6 +353,12 @@ class BatchParser::Impl {
 
   void set_limits(ParseLimits limits) { limits_ = limits; }
 
+  bool direct(std::string_view body, WallMicros now, Batch& batch, std::string& arena) {
+    batch.events.clear();
+    arena.clear();
+    return direct_.run(body, limits_.batch_events_max, now, batch, arena);
+  }
+
   bool fast(std::string_view body, WallMicros now, Batch& batch, std::string& arena) {
     batch.events.clear();
     arena.clear();
@@ -445,6 +423,7 @@ class BatchParser::Impl {
   }
 
   ParseLimits limits_;
+  DirectPass direct_;
   od::parser parser_;
 };
 
@@ -456,7 +435,12 @@ void BatchParser::set_limits(ParseLimits limits) {
 
 bool BatchParser::parse(std::string_view body, bool json, WallMicros now, Batch& batch, std::string& arena,
                         Refusal& refusal) {
-  return (json && fast(body, now, batch, arena)) || slow(body, json, now, batch, arena, refusal);
+  return (json && (direct(body, now, batch, arena) || fast(body, now, batch, arena))) ||
+         slow(body, json, now, batch, arena, refusal);
+}
+
+bool BatchParser::direct(std::string_view body, WallMicros now, Batch& batch, std::string& arena) {
+  return impl_->direct(body, now, batch, arena);
 }
 
 bool BatchParser::fast(std::string_view body, WallMicros now, Batch& batch, std::string& arena) {

@@ -1,9 +1,9 @@
 // Batch parser: a request body to a Batch, or to the `422`/`400` that says everything that is wrong with it.
 //
-// Two passes (design.md, a batch's way): the fast one (simdjson On-Demand) takes a body whose every field has
-// its plain type and only finds out THAT a body is anything else; the slow one (python_json.h, validate.h)
-// then does what FastAPI with Pydantic v2 does, byte for byte: lax conversions, last duplicate member wins,
-// all errors.
+// Three passes (design.md, a batch's way). The direct one (direct_pass.h) takes the bodies that clients
+// mostly send. The fast one (simdjson On-Demand) takes every body whose every field has its plain type, and
+// only finds out THAT a body is anything else. The slow one (python_json.h, validate.h) then does what
+// FastAPI with Pydantic v2 does, byte for byte: lax conversions, last duplicate member wins, all errors.
 #pragma once
 
 #include <cstddef>
@@ -41,8 +41,9 @@ class BatchParser {
   bool parse(std::string_view body, bool json, WallMicros now, Batch& batch, std::string& arena,
              Refusal& refusal);
 
-  // The passes by themselves, for tests, fuzzers and benchmarks. fast() returns false for a body it does not
-  // take.
+  // The passes by themselves, for tests, fuzzers and benchmarks. direct() and fast() return false for a body
+  // that they do not take.
+  bool direct(std::string_view body, WallMicros now, Batch& batch, std::string& arena);
   bool fast(std::string_view body, WallMicros now, Batch& batch, std::string& arena);
   bool slow(std::string_view body, bool json, WallMicros now, Batch& batch, std::string& arena,
             Refusal& refusal);

@@ -1,6 +1,9 @@
 #include "sink/journal/frame.h"
 
+#include <algorithm>
+#include <array>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <optional>
 
@@ -28,6 +31,15 @@ constexpr std::uint32_t kAllFlags = (1 << 10) - 1;
 constexpr std::size_t kUuidText = 36;
 // What one event takes at most besides its strings: flags, timestamp, four numbers, six lengths.
 constexpr std::size_t kEventOverhead = 2 + 10 * 5 + 5 * 6;
+
+// What stands before the events, at most.
+constexpr std::size_t kHeaderBytesMax = 2 + 3 * 16 + 2 * 10;
+constexpr std::size_t kRoomBytes = 4096;
+
+std::size_t event_bytes_max(const Event& event) {
+  return kEventOverhead + event.agent_name.size() + event.provider.size() + event.model.size() +
+         event.idempotency_key.size() + event.run_id.size() + event.prompt.size();
+}
 
 std::uint64_t zigzag(std::int64_t v) {
   return (static_cast<std::uint64_t>(v) << 1) ^ static_cast<std::uint64_t>(v >> 63);
@@ -205,20 +217,21 @@ bool read_event(Reader& in, const Event& previous, WallMicros received_at, std::
 void encode_batch(const Batch& batch, std::span<const std::uint8_t> admitted,
                   std::vector<std::uint8_t>& out) {
   KAVACH_DCHECK(admitted.empty() || admitted.size() == batch.events.size(), "one byte per event");
-  // One growth for all: an upper bound, cut afterwards.
-  std::size_t bound = 2 + 3 * 16 + 2 * 10;
-  std::size_t count = 0;
-  for (std::size_t i = 0; i < batch.events.size(); ++i) {
-    if (!admitted.empty() && admitted[i] == 0) continue;
-    const Event& e = batch.events[i];
-    bound += kEventOverhead + e.agent_name.size() + e.provider.size() + e.model.size() +
-             e.idempotency_key.size() + e.run_id.size() + e.prompt.size();
-    ++count;
-  }
+  const auto is_taken = [admitted](std::size_t i) { return admitted.empty() || admitted[i] != 0; };
+  std::size_t count = batch.events.size();
+  if (!admitted.empty())
+    count = static_cast<std::size_t>(std::count_if(admitted.begin(), admitted.end(), std::identity{}));
   KAVACH_DCHECK(count > 0, "a frame holds at least one event");
-  const std::size_t start = out.size();
-  out.resize(start + bound);
-  Writer writer(out.data() + start);
+
+  // Written here first, some events at a time: `out` would have to be made as large as they could be, and its
+  // bytes zero, and they are a fifth of that.
+  std::array<std::uint8_t, kRoomBytes> room;
+  static_assert(kRoomBytes >= kHeaderBytesMax);
+  Writer writer(room.data());
+  const auto flush = [&] {
+    out.insert(out.end(), room.data(), writer.at());
+    writer = Writer(room.data());
+  };
   writer.byte(kTypeBatch1);
   writer.byte(static_cast<std::uint8_t>(batch.system));
   writer.uuid(batch.org_id);
@@ -229,11 +242,22 @@ void encode_batch(const Batch& batch, std::span<const std::uint8_t> admitted,
   static constexpr Event kNone{};
   const Event* previous = &kNone;
   for (std::size_t i = 0; i < batch.events.size(); ++i) {
-    if (!admitted.empty() && admitted[i] == 0) continue;
-    write_event(writer, batch.events[i], *previous, batch.received_at);
-    previous = &batch.events[i];
+    if (!is_taken(i)) continue;
+    const Event& event = batch.events[i];
+    const std::size_t bytes_max = event_bytes_max(event);
+    if (bytes_max > static_cast<std::size_t>(room.data() + room.size() - writer.at())) flush();
+    if (bytes_max <= room.size()) {
+      write_event(writer, event, *previous, batch.received_at);
+    } else {
+      const std::size_t start = out.size();
+      out.resize(start + bytes_max);
+      Writer large(out.data() + start);
+      write_event(large, event, *previous, batch.received_at);
+      out.resize(static_cast<std::size_t>(large.at() - out.data()));
+    }
+    previous = &event;
   }
-  out.resize(static_cast<std::size_t>(writer.at() - out.data()));
+  flush();
 }
 
 Result<void, FrameError> decode_batch(std::span<const std::uint8_t> payload, Batch& batch,

@@ -1,9 +1,10 @@
-// BatchParser: what is taken and kept of an event, and that its two passes are one parser.
+// BatchParser: what is taken and kept of an event, and that its passes are one parser.
 #include "http/ingest/batch_parser.h"
 
 #include "engine/ids.h"
 #include "tests/http/parser_fixture.h"
 
+#include <algorithm>
 #include <map>
 #include <vector>
 
@@ -106,7 +107,7 @@ TEST_CASE_FIXTURE(ParserFixture, "a parser that has seen a bad or a huge body ta
   }
 }
 
-// --- the two passes as one parser --------------------------------------------------------------------------
+// --- the passes as one parser -----------------------------------------------------------------------------
 
 // Members that the fast pass takes. All are JSON texts.
 struct Sample {
@@ -268,18 +269,24 @@ class BodyGenerator {
   Random random_;
 };
 
-class TwoPassFixture : public ParserFixture {
+class PassesFixture : public ParserFixture {
  public:
-  enum class Taken { kByFast, kBySlow, kByNone };
+  enum class Taken { kByDirect, kByFast, kBySlow, kByNone };
 
-  // Who takes the body. Checks that both passes say the same, and that the parser says what they say.
+  // Who takes the body. Checks that all passes say the same, and that the parser says what they say.
   Taken compare(const std::string& body) {
     CAPTURE(body);
+    const bool by_direct = direct(body);
+    const std::vector<std::string> of_direct = events();
     const bool by_fast = fast(body);
     const std::vector<std::string> of_fast = events();
     const bool by_slow = slow(body);
     const std::vector<std::string> of_slow = events();
     const Refusal of_slow_refusal = refusal;
+    if (by_direct) {
+      REQUIRE(by_fast);
+      REQUIRE(of_direct == of_fast);
+    }
     if (by_fast) {
       REQUIRE_MESSAGE(by_slow, refusal.body);
       REQUIRE(of_fast == of_slow);
@@ -291,7 +298,10 @@ class TwoPassFixture : public ParserFixture {
       REQUIRE(refusal.status == of_slow_refusal.status);
       REQUIRE(refusal.body == of_slow_refusal.body);
     }
-    return by_fast ? Taken::kByFast : by_slow ? Taken::kBySlow : Taken::kByNone;
+    return by_direct ? Taken::kByDirect
+           : by_fast ? Taken::kByFast
+           : by_slow ? Taken::kBySlow
+                     : Taken::kByNone;
   }
 
  private:
@@ -302,8 +312,8 @@ class TwoPassFixture : public ParserFixture {
   }
 };
 
-TEST_CASE_FIXTURE(TwoPassFixture,
-                  "what the fast pass takes, the slow pass takes alike; all else is the slow pass's word") {
+TEST_CASE_FIXTURE(PassesFixture,
+                  "what a pass takes, those behind it take alike; all else is the slow pass's word") {
   constexpr std::uint64_t kFirstSeed = 1;
   constexpr std::uint64_t kBodies = 20'000;
   std::map<Taken, std::uint64_t> count;
@@ -312,28 +322,113 @@ TEST_CASE_FIXTURE(TwoPassFixture,
     ++count[compare(BodyGenerator(seed).body())];
   }
   // There were many of each kind.
-  CHECK(count[Taken::kByFast] > kBodies / 4);
+  CHECK(count[Taken::kByDirect] > kBodies / 40);
+  CHECK(count[Taken::kByFast] > kBodies / 6);
   CHECK(count[Taken::kBySlow] > kBodies / 50);
   CHECK(count[Taken::kByNone] > kBodies / 4);
 }
 
-TEST_CASE_FIXTURE(TwoPassFixture,
+TEST_CASE_FIXTURE(PassesFixture,
                   "a token inserted anywhere, or put in the place of a byte, is the same to both passes") {
-  const std::string body =
+  const std::string plain =
+      R"({"events": [{"agent_name": "é", "model": "m", "provider": "p", "input_tokens": 12345678, )"
+      R"("output_tokens": 0, "cost": 0.123456789, "duration_ms": 250, "status": "error", )"
+      R"("timestamp": "2026-05-25T14:30:00.123456+00:00", "idempotency_key": "0123456789abcdef", )"
+      R"("run_id": null, "partial": false, "prompt": "say hi"}, {"agent_name":"é","model":"m","provider":"p",)"
+      R"("input_tokens":1,"output_tokens":2,"cost":1,"timestamp":"2026-05-25T14:30:00Z"}]})";
+  REQUIRE(compare(plain) == Taken::kByDirect);
+  const std::string mixed =
       R"({"x": [1,"y"], "events":[{"agent_name":"é\n","provider":"p", "model":"m","input_tokens":10,)"
       R"("output_tokens":0,"cost":1.5e-3,"timestamp":"2026-05-25T14:30:00Z","status":"error","prompt":null,)"
       R"("partial":false,"run_id":"r"}] , "z":{"a":"b"}})";
-  REQUIRE(compare(body) == Taken::kByFast);
+  REQUIRE(compare(mixed) == Taken::kByFast);
   for (const std::string_view token :
        {",",  ":",  "[",  "]",  "{",    "}",    "\"",       "\\",          "x",     "0",      "-",
         ".",  "e",  " ",  "\n", "\x01", "\x7f", "\xc3",     "\xff",        "\"x\"", ":\"x\"", ",\"x\"",
         ":1", ",1", ":[", "[]", "{}",   "null", "\"x\":1,", ",\"cost\":2", "}]}",   "\\\""}) {
     CAPTURE(token);
-    for (std::size_t at = 0; at <= body.size(); ++at) {
-      compare(std::string(body).insert(at, token));
-      if (at < body.size()) compare(std::string(body).replace(at, 1, token));
+    for (const std::string& body : {plain, mixed}) {
+      for (std::size_t at = 0; at <= body.size(); ++at) {
+        compare(std::string(body).insert(at, token));
+        if (at < body.size()) compare(std::string(body).replace(at, 1, token));
+      }
     }
   }
+}
+
+TEST_CASE_FIXTURE(PassesFixture, "numbers and times of every length are the same to all passes") {
+  std::vector<std::string> numbers;
+  for (std::size_t whole = 1; whole <= 20; ++whole) {
+    const std::string digits = std::string("98765432109876543210").substr(0, whole);
+    numbers.push_back(digits);
+    numbers.push_back("0" + digits);
+    for (std::size_t fraction = 0; fraction <= 20; ++fraction) {
+      const std::string number = digits + "." + std::string("01234567890123456789").substr(0, fraction);
+      for (const char* end : {"", "e0", "E-2", "+", "-", "."}) numbers.push_back(number + end);
+    }
+  }
+  for (const std::string& number : numbers) {
+    for (const char* member : {"input_tokens", "cost", "duration_ms"}) compare(body_with(member, number));
+  }
+  for (const std::string date :
+       {"2026-05-25", "2024-02-29", "2025-02-29", "0001-01-01", "0000-01-01", "2026-13-01"}) {
+    for (const char* time : {"T14:30:59", "t14:60:00", " 23:59:60", "T24:00:00", "T14:5a:00", "T14:30",
+                             "T1430:00", "T14:30:0:", "T14-30:00", "T14:30-00"}) {
+      for (const char* fraction : {"", ".", ".1", ".123456", ".12345a", ".1234567", ",123456"}) {
+        for (const char* zone : {"", "Z", "z", "+00:00", "-00:00", "+00:01", "+0000", "ZZ", "+00:0"}) {
+          // Twice: the second time its hour is known.
+          const std::string event = event_with("timestamp", '"' + date + time + fraction + zone + '"');
+          compare(body_of(event + "," + event));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE_FIXTURE(PassesFixture,
+                  "texts of every length, with an odd byte anywhere, are the same to all passes") {
+  for (std::size_t size = 0; size <= 40; ++size) {
+    for (std::size_t at = 0; at < size; ++at) {
+      for (const char* odd : {"\x1f", "\x7f", "\xc3\xa9", "\xc3", "\xed\xa0\x80", "\\n", "\\", "\"", " "}) {
+        const std::string text = std::string(size, 'x').replace(at, 1, odd);
+        for (const char* member : {"agent_name", "prompt"}) compare(body_with(member, '"' + text + '"'));
+      }
+    }
+  }
+  for (const std::size_t chars : {63, 64, 65, 254, 255, 256}) {
+    std::string wide;
+    for (std::size_t i = 0; i < chars; ++i) wide += "é";
+    for (const char* member : {"agent_name", "provider", "model", "idempotency_key", "run_id"}) {
+      compare(body_with(member, '"' + std::string(chars, 'x') + '"'));
+      compare(body_with(member, '"' + wide + '"'));
+    }
+  }
+}
+
+TEST_CASE_FIXTURE(ParserFixture, "a body that goes on behind its end is cut there, to the direct pass too") {
+  const std::string body = body_of(event_with("prompt", R"("1234567890")") + ", " + event_with());
+  REQUIRE(direct(body));
+  for (std::size_t end = 0; end < body.size(); ++end) {
+    CAPTURE(end);
+    CHECK_FALSE(direct(body.substr(0, end), body.substr(end)));
+  }
+}
+
+TEST_CASE_FIXTURE(ParserFixture, "the direct pass takes any order of members, whatever order it saw before") {
+  std::vector<std::string> members;
+  for (const auto& [name, value] : kRequired) members.push_back(fmt::format(R"("{}": {})", name, value));
+  for (std::size_t turn = 0; turn < members.size(); ++turn) {
+    std::rotate(members.begin(), members.begin() + 1, members.end());
+    REQUIRE(direct(body_of(fmt::format("{{{}}}", fmt::join(members, ", ")))));
+    CHECK(described(batch.events[0]) == described(taken(body_with())));
+  }
+}
+
+TEST_CASE_FIXTURE(ParserFixture, "the direct pass takes as many events as the limit says") {
+  parser.set_limits({.batch_events_max = 2});
+  CHECK(direct(body_of(event_with() + "," + event_with())));
+  CHECK_FALSE(direct(body_of(event_with() + "," + event_with() + "," + event_with())));
+  CHECK_FALSE(direct(body_of("")));
 }
 
 // simdjson takes a string that was left unread, with a colon behind it, for a key, and passes over what

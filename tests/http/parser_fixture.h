@@ -1,12 +1,14 @@
 // ParserFixture: bodies, and what the batch parser makes of them.
 #pragma once
 
+#include "engine/bounds.h"
 #include "engine/padded_buffer.h"
 #include "http/ingest/batch_parser.h"
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <string>
 #include <string_view>
@@ -67,6 +69,12 @@ class ParserFixture {
   bool parse(std::string_view body, bool json = true) {
     load(body);
     return parser.parse(body_.view(), json, kNow, batch, arena_, refusal);
+  }
+  // `behind`: what stands in memory behind the body, as far as it may be read.
+  bool direct(std::string_view body, std::string_view behind = {}) {
+    load(body);
+    std::copy_n(behind.data(), std::min(behind.size(), bounds::kBodyPadding), body_.data() + body.size());
+    return parser.direct(body_.view(), kNow, batch, arena_);
   }
   bool fast(std::string_view body) {
     load(body);

@@ -31,10 +31,10 @@ std::uint64_t own_cpu_ns() {
   return static_cast<std::uint64_t>(Nanos{t.tv_sec} * kNanosPerSecond + t.tv_nsec);
 }
 
-// OTLP says in a body only what it did not take.
+// In OTLP the message of what was not taken is empty when all was, or left out.
 Expected expected_answer(const LoadOptions& options) {
-  if (options.format == Format::kOtlp) return {"HTTP/1.1 200 ", ""};
-  return {"HTTP/1.1 202 ", fmt::format(R"({{"accepted":{},"rejected":0,)", options.events)};
+  if (options.format == Format::kOtlp) return {"HTTP/1.1 200 ", std::string("\n\0", 2), true};
+  return {"HTTP/1.1 202 ", fmt::format(R"({{"accepted":{},"rejected":0,)", options.events), false};
 }
 
 }  // namespace

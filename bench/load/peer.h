@@ -19,7 +19,8 @@ using Fault = std::string;
 // A right answer.
 struct Expected {
   std::string status_line;  // how it begins
-  std::string body;         // how it begins; all of it when it is empty
+  std::string body;         // how it begins
+  bool may_be_empty;        // the body
 };
 
 class Peer {

@@ -23,7 +23,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from fastapi import FastAPI, Request, Response
 from pydantic import Field, Strict, StringConstraints, TypeAdapter, ValidationError
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 from typing_extensions import TypedDict
 
@@ -80,7 +80,7 @@ class Org:
     until: float
 
 
-redis = Redis.from_url(Settings.redis_url)
+redis = Redis.from_pool(BlockingConnectionPool.from_url(Settings.redis_url, max_connections=64, timeout=10))
 admit = redis.register_script((Path(__file__).parent / "admit.lua").read_text())
 producer: AIOKafkaProducer
 orgs: dict[bytes, Org] = {}

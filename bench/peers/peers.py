@@ -93,8 +93,9 @@ class FastapiIngest(Peer):
         self.settings = {"PEER_REDIS_URL": redis.unix_url, "PEER_BROKERS": brokers, "PEER_TOPIC": topic,
                          "PEER_RECORD": record}
         self.keys = ["ak_dev_" + secrets.token_hex(32) for _ in range(orgs)]
-        for key in self.keys:
-            fields = {"org_id": str(uuid.uuid4()), "status": "active", "daily_budget": 1_000_000_000} | LIMITS
+        self.org_ids = [str(uuid.uuid4()) for _ in self.keys]
+        for key, org_id in zip(self.keys, self.org_ids):
+            fields = {"org_id": org_id, "status": "active", "daily_budget": 1_000_000_000} | LIMITS
             redis.ask("HSET", f"key:{hashlib.sha256(key.encode()).hexdigest()}",
                       *(word for pair in fields.items() for word in pair))
 

@@ -10,7 +10,7 @@ CpuTimes cpu_times(int pid) {
   CpuTimes times;
   std::error_code error;
   std::filesystem::directory_iterator tasks("/proc/" + std::to_string(pid) + "/task", error);
-  if (pid == 0 || error) return times;
+  if (error) return times;
   for (const auto& task : tasks) {
     std::string name;
     std::uint64_t nanos = 0;
@@ -34,6 +34,26 @@ std::uint64_t sum_of(const CpuTimes& times) {
   std::uint64_t sum = 0;
   for (const auto& [name, nanos] : times) sum += nanos;
   return sum;
+}
+
+ProcessTimes cpu_times(const std::vector<int>& pids) {
+  ProcessTimes processes;
+  for (const int pid : pids) processes[pid] = cpu_times(pid);
+  return processes;
+}
+
+ProcessTimes operator-(const ProcessTimes& later, const ProcessTimes& earlier) {
+  ProcessTimes difference;
+  for (const auto& [pid, times] : later) difference[pid] = times - earlier.at(pid);
+  return difference;
+}
+
+CpuTimes merged(const ProcessTimes& processes) {
+  CpuTimes all;
+  for (const auto& [pid, times] : processes) {
+    for (const auto& [name, nanos] : times) all[name] += nanos;
+  }
+  return all;
 }
 
 }  // namespace kavach::bench

@@ -29,7 +29,7 @@ struct LoadReport {
   std::map<std::string, std::uint64_t> faults;  // of the whole run, by kind
   bool ran_out = false;                         // of gzip bodies, before the window's end
   std::uint64_t own_cpu_ns = 0;                 // of the generator, within the window
-  CpuTimes server_cpu;                          // of the server's threads, within the window
+  ProcessTimes server_cpu;                      // of the servers' threads, within the window
 };
 
 class Generator {
@@ -60,7 +60,7 @@ class Generator {
   bool finished() const noexcept;
 
   const LoadOptions options_;
-  const std::string expected_body_;
+  const Expected expected_;
   RequestSource source_;
   std::vector<std::unique_ptr<Peer>> peers_;
   int epoll_fd_ = -1;
@@ -77,7 +77,7 @@ class Generator {
   std::vector<bool> is_free_;     // by peer: it is in free_
 
   Nanos opened_at_ = 0;
-  CpuTimes server_before_;
+  ProcessTimes server_before_;
   std::uint64_t own_before_ = 0;
   LoadReport report_;
 };

@@ -2,6 +2,8 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
+#include <map>
+#include <string>
 #include <string_view>
 
 #include "engine/bounds.h"
@@ -48,6 +50,11 @@ bool read_options(int argc, char** argv, LoadOptions& options, int& exit_code) {
   app.add_option("--pipeline", options.pipeline, "Requests under way on one connection")
       ->check(CLI::Range(1U, 1024U))
       ->capture_default_str();
+  app.add_option("--format", options.format,
+                 "sdk: JSON, as the Python SDK sends it; otlp: the same events as log records of OTLP/HTTP,\n"
+                 "in protobuf, which are answered 200")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, Format>{{"sdk", Format::kSdk}, {"otlp", Format::kOtlp}}));
   app.add_flag("--gzip", options.gzip, "Send gzip bodies");
   app.add_option(
          "--gzip-bodies", options.gzip_bodies,
@@ -69,7 +76,8 @@ bool read_options(int argc, char** argv, LoadOptions& options, int& exit_code) {
   app.add_option("--timeout", options.timeout_s, "Seconds that an answer may take")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  app.add_option("--server-pid", options.server_pid, "Report the CPU time of this process's threads, too");
+  app.add_option("--server-pid", options.server_pids,
+                 "Report the CPU time of this process's threads, too; of several processes if given again");
   app.add_flag("--json", options.json, "One JSON object instead of text");
   try {
     app.parse(argc, argv);

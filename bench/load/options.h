@@ -7,6 +7,11 @@
 
 namespace kavach::bench {
 
+enum class Format : std::uint8_t {
+  kSdk,   // JSON, as the Python SDK sends it
+  kOtlp,  // log records as OTLP/HTTP in protobuf
+};
+
 struct LoadOptions {
   std::string address = "127.0.0.1";  // from the URL
   std::uint16_t port = 8000;
@@ -15,6 +20,7 @@ struct LoadOptions {
   std::uint32_t connections = 64;
   std::uint32_t events = 1;
   std::uint32_t pipeline = 1;  // requests under way on one connection
+  Format format = Format::kSdk;
   bool gzip = false;
   std::uint32_t gzip_bodies = 256;
   double rate = 0;  // requests per second; 0: as fast as answers come
@@ -22,7 +28,7 @@ struct LoadOptions {
   double duration_s = 5;
   std::uint64_t requests = 0;  // end after so many answers instead of after duration_s
   double timeout_s = 10;       // for an answer
-  int server_pid = 0;
+  std::vector<int> server_pids;
   bool json = false;
 };
 

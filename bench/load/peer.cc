@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <charconv>
 #include <system_error>
@@ -16,6 +18,16 @@ namespace kavach::bench {
 namespace {
 
 constexpr std::size_t kReadBytes = 16 << 10;
+
+// The value of Content-Length, or 0. Servers differ in how they write the name.
+std::size_t content_length(std::string_view head) {
+  constexpr std::string_view kName = "\r\ncontent-length: ";
+  const auto same = [](char a, char b) { return std::tolower(static_cast<unsigned char>(a)) == b; };
+  const auto at = std::search(head.begin(), head.end(), kName.begin(), kName.end(), same);
+  std::size_t length = 0;
+  if (at != head.end()) std::from_chars(&*at + kName.size(), head.data() + head.size(), length);
+  return length;
+}
 
 [[noreturn]] void fail(const std::string& what) {
   throw std::system_error(errno, std::generic_category(), what);
@@ -29,7 +41,7 @@ Nanos now_ns() noexcept {
   return Nanos{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
 }
 
-Peer::Peer(const LoadOptions& options, std::string_view expected_body) : expected_body_(expected_body) {
+Peer::Peer(const LoadOptions& options, const Expected& expected) : expected_(expected) {
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(options.port);
@@ -77,23 +89,17 @@ void Peer::receive() {
 }
 
 bool Peer::take_answer(Fault& fault) {
-  constexpr std::string_view kStatus = "HTTP/1.1 202 ";
-  constexpr std::string_view kLength = "Content-Length: ";
   const std::string_view all = std::string_view(in_).substr(in_taken_);
   const std::size_t head_end = all.find("\r\n\r\n");
   if (head_end == std::string_view::npos) return false;
   const std::string_view head = all.substr(0, head_end);
-  const std::size_t at = head.find(kLength);
-  std::size_t length = 0;
-  if (at != std::string_view::npos) {
-    std::from_chars(head.data() + at + kLength.size(), head.data() + head.size(), length);
-  }
+  const std::size_t length = content_length(head);
   if (all.size() < head_end + 4 + length) return false;
   const std::string_view body = all.substr(head_end + 4, length);
   fault.clear();
-  if (!head.starts_with(kStatus)) {
+  if (!head.starts_with(expected_.status_line)) {
     fault = "status " + std::string(head.substr(std::min<std::size_t>(9, head.size()), 3));
-  } else if (!body.starts_with(expected_body_)) {
+  } else if (!body.starts_with(expected_.body) && !(body.empty() && expected_.may_be_empty)) {
     fault = "wrong body";
   }
   in_taken_ += head_end + 4 + length;

@@ -16,11 +16,17 @@ Nanos now_ns() noexcept;
 // What was wrong with an answer, or empty.
 using Fault = std::string;
 
+// A right answer.
+struct Expected {
+  std::string status_line;  // how it begins
+  std::string body;         // how it begins
+  bool may_be_empty;        // the body
+};
+
 class Peer {
  public:
-  // Connects (the call blocks). `expected_body` is how the body of a right answer begins; it outlives the
-  // peer. Throws std::system_error.
-  Peer(const LoadOptions& options, std::string_view expected_body);
+  // Connects (the call blocks). `expected` outlives the peer. Throws std::system_error.
+  Peer(const LoadOptions& options, const Expected& expected);
   ~Peer();
   Peer(const Peer&) = delete;
   Peer& operator=(const Peer&) = delete;
@@ -66,7 +72,7 @@ class Peer {
   }
 
   int fd_ = -1;
-  const std::string_view expected_body_;
+  const Expected& expected_;
   std::string out_;
   std::size_t out_sent_ = 0;
   std::string in_;

@@ -27,11 +27,11 @@ std::string report_text(const LoadOptions& options, const LoadReport& report) {
   out += fmt::format("latency us p50 {:.0f}  p90 {:.0f}  p99 {:.0f}  p99.9 {:.0f}  max {:.0f}\n",
                      micros(latency.value_at(0.5)), micros(latency.value_at(0.9)),
                      micros(latency.value_at(0.99)), micros(latency.value_at(0.999)), micros(latency.max()));
-  if (!report.server_cpu.empty()) {
-    const double cpu = micros(sum_of(report.server_cpu));
+  if (const CpuTimes server = merged(report.server_cpu); !server.empty()) {
+    const double cpu = micros(sum_of(server));
     out += fmt::format("server CPU {:.2f} us/request, {:.0f} ns/event:", per(cpu, report.answers),
                        per(cpu * 1000, report.answers * options.events));
-    for (const auto& [thread, ns] : report.server_cpu) {
+    for (const auto& [thread, ns] : server) {
       out += fmt::format(" {} {:.2f}", thread, per(micros(ns), report.answers));
     }
     out += '\n';
@@ -47,8 +47,12 @@ std::string report_text(const LoadOptions& options, const LoadReport& report) {
 std::string report_json(const LoadOptions& options, const LoadReport& report) {
   const Histogram& latency = report.latency_ns;
   std::string threads;
-  for (const auto& [thread, ns] : report.server_cpu) {
+  for (const auto& [thread, ns] : merged(report.server_cpu)) {
     threads += fmt::format("{}\"{}\":{:.1f}", threads.empty() ? "" : ",", thread, micros(ns));
+  }
+  std::string processes;
+  for (const auto& [pid, times] : report.server_cpu) {
+    processes += fmt::format("{}\"{}\":{:.1f}", processes.empty() ? "" : ",", pid, micros(sum_of(times)));
   }
   std::string faults;
   for (const auto& [fault, count] : report.faults) {
@@ -57,10 +61,10 @@ std::string report_json(const LoadOptions& options, const LoadReport& report) {
   return fmt::format(
       R"({{"connections":{},"events":{},"gzip":{},"rate_wanted":{},"window_s":{:.4f},"answers":{},)"
       R"("latency":{{"p50":{:.1f},"p90":{:.1f},"p99":{:.1f},"p99_9":{:.1f},"max":{:.1f},"mean":{:.1f}}},)"
-      R"("server_cpu":{{{}}},"own_cpu":{:.1f},"ran_out":{},"faults":{{{}}}}})",
+      R"("server_cpu":{{{}}},"process_cpu":{{{}}},"own_cpu":{:.1f},"ran_out":{},"faults":{{{}}}}})",
       options.connections, options.events, options.gzip, options.rate, report.window_s, report.answers,
       micros(latency.value_at(0.5)), micros(latency.value_at(0.9)), micros(latency.value_at(0.99)),
-      micros(latency.value_at(0.999)), micros(latency.max()), latency.mean() / 1000, threads,
+      micros(latency.value_at(0.999)), micros(latency.max()), latency.mean() / 1000, threads, processes,
       micros(report.own_cpu_ns), report.ran_out, faults);
 }
 

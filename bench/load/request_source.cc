@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "bench/support/otlp_sample.h"
 #include "engine/ids.h"
 
 namespace kavach::bench {
@@ -19,11 +20,13 @@ constexpr std::uint32_t kPlainBodiesMin = 8;
 RequestSource::RequestSource(const LoadOptions& options) : gzip_(options.gzip) {
   // As httpx sends it for the SDK.
   for (const std::string& key : options.keys) {
-    head_starts_.push_back(fmt::format(
-        "POST {} HTTP/1.1\r\nHost: {}:{}\r\nAccept: */*\r\nAccept-Encoding: gzip, deflate\r\n"
-        "Connection: keep-alive\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n"
-        "User-Agent: agentkavach-sdk/0.1.0\r\n{}",
-        options.path, options.address, options.port, key, gzip_ ? "Content-Encoding: gzip\r\n" : ""));
+    head_starts_.push_back(
+        fmt::format("POST {} HTTP/1.1\r\nHost: {}:{}\r\nAccept: */*\r\nAccept-Encoding: gzip, deflate\r\n"
+                    "Connection: keep-alive\r\nAuthorization: Bearer {}\r\nContent-Type: {}\r\n"
+                    "User-Agent: agentkavach-sdk/0.1.0\r\n{}",
+                    options.path, options.address, options.port, key,
+                    options.format == Format::kOtlp ? "application/x-protobuf" : "application/json",
+                    gzip_ ? "Content-Encoding: gzip\r\n" : ""));
   }
   // Another run must not repeat this one's keys.
   Random random;
@@ -32,7 +35,8 @@ RequestSource::RequestSource(const LoadOptions& options) : gzip_(options.gzip) {
       gzip_ ? options.gzip_bodies
             : std::clamp(kPlainEvents / options.events, kPlainBodiesMin, kPlainBodiesMax);
   for (std::uint32_t i = 0; i < count; ++i) {
-    SampleBody sample = make_sample(options.events, first_seed + i);
+    SampleBody sample = options.format == Format::kOtlp ? make_otlp_sample(options.events, first_seed + i)
+                                                        : make_sample(options.events, first_seed + i);
     Body& body = bodies_.emplace_back();
     body.bytes = gzip_ ? gzip(sample.text) : std::move(sample.text);
     if (!gzip_) body.key_offsets = std::move(sample.key_offsets);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <tuple>
 
 #include "engine/check.h"
 #include "engine/ids.h"
@@ -27,7 +28,7 @@ Uuid random_uuid4(Random& random) {
 
 }  // namespace
 
-SampleBody make_sample(std::uint32_t events, std::uint64_t seed, MemberOrder order) {
+SampleBatch make_batch(std::uint32_t events, std::uint64_t seed) {
   static constexpr std::array<std::pair<const char*, const char*>, 4> kModels{
       {{"gpt-4o", "openai"},
        {"claude-sonnet-4", "anthropic"},
@@ -35,34 +36,50 @@ SampleBody make_sample(std::uint32_t events, std::uint64_t seed, MemberOrder ord
        {"mistral-large", "mistral"}}};
   Random random(seed);
   const auto below = [&random](std::uint64_t bound) { return random.next() % bound; };
-  const auto& [model, provider] = kModels[below(kModels.size())];
-  const std::string agent = fmt::format("agent-{}", below(1000));
-  const std::string run = random_uuid4(random).text();
+  SampleBatch batch;
+  std::tie(batch.model, batch.provider) = kModels[below(kModels.size())];
+  batch.agent = fmt::format("agent-{}", below(1000));
+  batch.run = random_uuid4(random).text();
+  for (std::uint32_t i = 0; i < events; ++i) {
+    SampleEvent& event = batch.events.emplace_back();
+    event.input_tokens = 50 + below(8000);
+    event.output_tokens = 10 + below(2000);
+    event.cost_nano = event.input_tokens * 2500 + event.output_tokens * 10'000;
+    event.duration_ms = 200 + below(9000);
+    event.minute = below(60);
+    event.second = below(60);
+    event.micros = below(1'000'000);
+    event.idempotency_key = random_uuid4(random).text();
+  }
+  return batch;
+}
 
+SampleBody make_sample(std::uint32_t events, std::uint64_t seed, MemberOrder order) {
+  const SampleBatch batch = make_batch(events, seed);
+  Random random(seed);
   SampleBody body;
   body.text = R"({"events": [)";
-  for (std::uint32_t i = 0; i < events; ++i) {
-    const std::uint64_t input = 50 + below(8000);
-    const std::uint64_t output = 10 + below(2000);
-    const std::uint64_t nano = input * 2500 + output * 10'000;
+  for (const SampleEvent& event : batch.events) {
     std::array members{
-        fmt::format(R"("agent_name": "{}")", agent),
-        fmt::format(R"("model": "{}")", model),
-        fmt::format(R"("provider": "{}")", provider),
-        fmt::format(R"("input_tokens": {})", input),
-        fmt::format(R"("output_tokens": {})", output),
-        fmt::format(R"("cost": 0.{:09})", nano),
-        fmt::format(R"("duration_ms": {})", 200 + below(9000)),
-        fmt::format(R"("timestamp": "2026-05-25T14:{:02}:{:02}.{:06}+00:00")", below(60), below(60),
-                    below(1'000'000)),
-        fmt::format(R"({}{}")", kKeyName, random_uuid4(random).text()),
-        fmt::format(R"("run_id": "{}")", run),
+        fmt::format(R"("agent_name": "{}")", batch.agent),
+        fmt::format(R"("model": "{}")", batch.model),
+        fmt::format(R"("provider": "{}")", batch.provider),
+        fmt::format(R"("input_tokens": {})", event.input_tokens),
+        fmt::format(R"("output_tokens": {})", event.output_tokens),
+        fmt::format(R"("cost": 0.{:09})", event.cost_nano),
+        fmt::format(R"("duration_ms": {})", event.duration_ms),
+        fmt::format(R"("timestamp": "2026-05-25T14:{:02}:{:02}.{:06}+00:00")", event.minute, event.second,
+                    event.micros),
+        fmt::format(R"({}{}")", kKeyName, event.idempotency_key),
+        fmt::format(R"("run_id": "{}")", batch.run),
         std::string(R"("status": "success")"),
     };
     if (order == MemberOrder::kShuffled) {
-      for (std::size_t k = members.size() - 1; k > 0; --k) std::swap(members[k], members[below(k + 1)]);
+      for (std::size_t k = members.size() - 1; k > 0; --k) {
+        std::swap(members[k], members[random.next() % (k + 1)]);
+      }
     }
-    body.text += i == 0 ? "{" : ", {";
+    body.text += &event == batch.events.data() ? "{" : ", {";
     for (std::size_t k = 0; k < members.size(); ++k) {
       if (k > 0) body.text += ", ";
       if (members[k].starts_with(kKeyName)) body.key_offsets.push_back(body.text.size() + kKeyName.size());

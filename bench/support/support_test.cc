@@ -2,11 +2,16 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "bench/support/histogram.h"
+#include "bench/support/otlp_sample.h"
 #include "bench/support/sample.h"
 #include "engine/ids.h"
 #include "http/ingest/batch_parser.h"
@@ -80,6 +85,112 @@ TEST_CASE("stamped samples are taken by the fast pass, and no key comes twice") 
     }
   }
   CHECK(keys.size() == events);
+}
+
+// A message of protobuf by field number: of each field the varints, and the bytes of everything else.
+struct Message {
+  explicit Message(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const std::uint64_t tag = take_varint(bytes);
+      switch (tag & 7) {
+        case 0:
+          numbers.emplace(tag >> 3, take_varint(bytes));
+          break;
+        case 1:
+          texts.emplace(tag >> 3, take(bytes, 8));
+          break;
+        case 2: {
+          const std::uint64_t length = take_varint(bytes);
+          texts.emplace(tag >> 3, take(bytes, length));
+          break;
+        }
+        default:
+          FAIL("a wire type that nobody writes");
+      }
+    }
+  }
+
+  // The only one of that field.
+  std::string_view text(std::uint64_t field) const {
+    REQUIRE(texts.count(field) == 1);
+    return texts.find(field)->second;
+  }
+  Message message(std::uint64_t field) const { return Message(text(field)); }
+
+  static std::string_view take(std::string_view& bytes, std::size_t length) {
+    REQUIRE(bytes.size() >= length);
+    const std::string_view taken = bytes.substr(0, length);
+    bytes.remove_prefix(length);
+    return taken;
+  }
+  static std::uint64_t take_varint(std::string_view& bytes) {
+    std::uint64_t value = 0;
+    for (int shift = 0; shift < 64; shift += 7) {
+      const auto byte = static_cast<std::uint8_t>(take(bytes, 1)[0]);
+      value |= std::uint64_t{byte & 0x7fU} << shift;
+      if (byte < 0x80) return value;
+    }
+    FAIL("a varint without an end");
+    return 0;
+  }
+
+  std::multimap<std::uint64_t, std::string_view> texts;
+  std::multimap<std::uint64_t, std::uint64_t> numbers;
+};
+
+template <typename T>
+T fixed64(std::string_view bytes) {
+  T value{};
+  REQUIRE(bytes.size() == sizeof(value));
+  std::memcpy(&value, bytes.data(), sizeof(value));
+  return value;
+}
+
+TEST_CASE("an OTLP sample has the events of the JSON sample, and its keys are stamped alike") {
+  SampleBody json = make_sample(100, 7);
+  SampleBody otlp = make_otlp_sample(100, 7);
+  std::uint64_t serial_json = 5;
+  std::uint64_t serial_otlp = 5;
+  stamp_keys(json.text.data(), json.key_offsets, serial_json);
+  stamp_keys(otlp.text.data(), otlp.key_offsets, serial_otlp);
+  http::BatchParser parser({.batch_events_max = 1000});
+  Batch batch;
+  std::string arena;
+  const PaddedBuffer body = padded(json.text);
+  REQUIRE(parser.fast(body.view(), kSampleNow, batch, arena));
+
+  const Message resource_logs = Message(otlp.text).message(1);
+  const Message service_name = resource_logs.message(1).message(1);
+  CHECK(service_name.text(1) == "service.name");
+  CHECK(service_name.message(2).text(1) == batch.events.front().agent_name);
+  const Message scope_logs = resource_logs.message(2);
+  REQUIRE(scope_logs.texts.size() == batch.events.size());
+  auto record = scope_logs.texts.begin();
+  for (const Event& event : batch.events) {
+    REQUIRE(record->first == 2);
+    const Message log((record++)->second);
+    std::map<std::string_view, Message> attributes;
+    const auto [first, last] = log.texts.equal_range(6);
+    for (auto it = first; it != last; ++it) {
+      const Message attribute(it->second);
+      attributes.emplace(attribute.text(1), attribute.message(2));
+    }
+    const auto text = [&](std::string_view name) { return attributes.at(name).text(1); };
+    const auto number = [&](std::string_view name) {
+      return static_cast<std::int64_t>(attributes.at(name).numbers.find(3)->second);
+    };
+    CHECK(attributes.size() == 9);
+    CHECK(fixed64<std::int64_t>(log.text(1)) == event.timestamp * 1000);
+    CHECK(text("model") == event.model);
+    CHECK(text("provider") == event.provider);
+    CHECK(text("idempotency_key") == event.idempotency_key);
+    CHECK(text("run_id") == event.run_id);
+    CHECK(text("status") == "success");
+    CHECK(number("input_tokens") == event.input_tokens);
+    CHECK(number("output_tokens") == event.output_tokens);
+    CHECK(number("duration_ms") == event.duration_ms);
+    CHECK(std::llround(fixed64<double>(attributes.at("cost").text(4)) * 1e9) == event.cost);
+  }
 }
 
 TEST_CASE("a gzipped sample inflates to itself") {

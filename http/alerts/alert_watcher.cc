@@ -30,7 +30,10 @@ AlertWatcher::~AlertWatcher() {
 }
 
 void AlertWatcher::start() {
-  changes_.everything = true;
+  {
+    const std::lock_guard lock(mutex_);  // events may be stored already
+    changes_.everything = true;
+  }
   thread_ = std::thread([this] { run(); });
 }
 

@@ -4,24 +4,13 @@ import pytest
 
 from clients.openai_stub import OpenaiStub
 from clients.sdk import Sdk
-from support import control
-from support.kavachd import Kavachd, wait_until
+from support.kavachd import wait_until
+from support.receivers import Receiver
 
 # email at 0.7; email and slack at 0.9; email, slack, pagerduty and kill at 1.0
 DEFAULT_ALERTS = [("email", 0.7), ("email", 0.9), ("email", 1.0), ("kill", 1.0), ("pagerduty", 1.0), ("slack", 0.9), ("slack", 1.0)]
 SLACK = "https://hooks.slack.com/services/T/B/"
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("node")
-    with Kavachd(folder, control.settings(folder)) as made:
-        yield made
-
-
-@pytest.fixture
-def person(node) -> control.Dashboard:
-    return control.Dashboard(node).sign_up()
+SETTINGS = {"alerts.allow_private_targets": True}
 
 
 @pytest.fixture
@@ -107,3 +96,19 @@ def test_the_kill_switch_stops_a_running_sdk_and_reactivate_lets_a_new_one_work(
         revived.flush()
     wait_until(lambda: person.get("/v1/agents/a").json()["total_events"] == 3, "the events of the agent that works again")
     assert revived.end() == []
+
+
+def test_what_the_sdk_synced_is_told_by_the_server(person, make_sdk):
+    with Receiver() as receiver:
+        sdk = make_sdk()
+        sdk.make("a", budget=0.00001, channels=[
+            {"channel_type": "webhook", "threshold": 0.5, "url": receiver.url + "/hook", "secret": "s3cret"},
+            {"channel_type": "slack", "threshold": 0.9, "webhook_url": receiver.url + "/slack"}])
+        configs(person, "a")
+        assert sdk.call("a") == "one two three"
+        sdk.flush()
+        wait_until(lambda: receiver.at("/hook") and receiver.at("/slack"), "both messages")
+        assert len(receiver.received) == 2
+        assert receiver.at("/hook")[0].json()["pct"] == "50" and "x-agentkavach-signature" in receiver.at("/hook")[0].headers
+        wait_until(lambda: all(alert["delivered"] for alert in person.get("/v1/agents/a/alerts").json()["alerts"]), "both are delivered")
+        assert sdk.end() == []

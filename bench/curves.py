@@ -1,0 +1,196 @@
+"""How cost and latency move with the size of a batch and with the load: `scripts/bench --ingest`, `--latency`.
+
+Each repetition runs Kavach and its ceiling, the null server, one after the other, every second time in the other order.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from harness import Harness
+from report import Chart, Section
+
+SIZES = (1, 10, 100, 1000)  # events of a batch
+PARTS = (0.2, 0.5, 0.8)  # of the peak
+PERCENTILES = {"p50": "p50", "p90": "p90", "p99": "p99", "p99_9": "p99.9"}
+NULL_KEY = "ak_dev_" + "0" * 64
+
+Figures = dict[str, list[float]]
+
+
+def cpu_ns(run: dict, events: int) -> float:
+    return sum(run["server_cpu"].values()) * 1e3 / (run["answers"] * events)
+
+
+def events_per_s(run: dict, events: int) -> float:
+    return run["answers"] * events / run["window_s"]
+
+
+def in_turn(repetition: int, *legs) -> dict:
+    figures = {}
+    for leg in legs if repetition % 2 == 0 else reversed(legs):
+        figures |= leg()
+    return figures
+
+
+def add(figures: Figures, measured: dict) -> None:
+    for name, value in measured.items():
+        figures.setdefault(name, []).append(value)
+
+
+# --- ingest ----------------------------------------------------------------------------------------------------
+
+
+def measure_ingest(bench: Harness) -> Figures:
+    figures: Figures = {}
+
+    def null(events: int) -> dict:
+        with bench.null_server(events) as (pid, port):
+            run = bench.load(pid, port, [NULL_KEY], "--events", events)
+        return {f"ingest.null.{events}.cpu_ns": cpu_ns(run, events), f"ingest.null.{events}.per_s": events_per_s(run, events)}
+
+    def plain(events: int) -> dict:
+        with bench.node() as node:
+            run = bench.load(node.pid, node.port, node.keys, "--events", events)
+            bench.check_counts(node)
+        return {f"ingest.plain.{events}.cpu_ns": cpu_ns(run, events), f"ingest.plain.{events}.per_s": events_per_s(run, events)}
+
+    def gzip(events: int) -> dict:
+        # Bodies x keys are the requests there are: more than the machine can take.
+        bodies = {1: 8192, 10: 8192, 100: 2048, 1000: 256}[events]
+        with bench.node() as node:
+            node.make_keys(8 if bench.options.quick else 100)
+            run = bench.load(node.pid, node.port, node.keys, "--events", events, "--gzip", "--gzip-bodies", bodies)
+            bench.check_counts(node)
+        return {f"ingest.gzip.{events}.cpu_ns": cpu_ns(run, events), f"ingest.gzip.{events}.per_s": events_per_s(run, events)}
+
+    def two_shards() -> dict:
+        """On both cores, which they share with the load: so what counts is their own CPU."""
+        before = os.sched_getaffinity(0)
+        with bench.node(settings={"engine.shards": 2}) as node:
+            for task in Path(f"/proc/{node.pid}/task").iterdir():
+                os.sched_setaffinity(int(task.name), before)
+            run = bench.load(node.pid, node.port, node.keys, "--events", 100)
+            bench.check_counts(node)
+        return {"ingest.two_shards.cpu_ns": cpu_ns(run, 100)}
+
+    for repetition in range(bench.options.repetitions):
+        bench.say(f"repetition {repetition + 1} of {bench.options.repetitions}")
+        measured = {}
+        for events in SIZES:
+            measured |= in_turn(repetition, lambda: null(events), lambda: plain(events), lambda: gzip(events))
+        measured |= two_shards()
+        measured["ingest.one_of_null"] = measured["ingest.null.1.cpu_ns"] / measured["ingest.plain.1.cpu_ns"]
+        measured["ingest.scale"] = 2 * measured["ingest.plain.100.cpu_ns"] / measured["ingest.two_shards.cpu_ns"]
+        add(figures, measured)
+    return figures
+
+
+def rows_of_ingest(f) -> list[tuple[str, str, str, bool | None]]:
+    def ns(name: str) -> str:
+        return f.show(f"ingest.{name}.cpu_ns") + " ns CPU per event"
+
+    rows = [("1 event, plain: requests per CPU second, of the null server's", f.show("ingest.one_of_null", "{:.2f}"), ">= 0.75",
+             f.median("ingest.one_of_null") >= 0.75)]
+    for label, name, most in (("100 events, plain", "plain.100", 400), ("1000 events, plain", "plain.1000", 320),
+                              ("100 events, gzip", "gzip.100", 600)):
+        rows.append((f"{label}, `journal` receipt", ns(name), f"<= {most} ns", f.median(f"ingest.{name}.cpu_ns") <= most))
+    rows.append(("two shards against one, 100 events: work per CPU second, times the shards", f.show("ingest.scale", "{:.2f}") + " x",
+                 ">= 1.8 x", f.median("ingest.scale") >= 1.8))
+    for label, name in (("10 events, plain", "plain.10"), ("1 / 1000 events, gzip", None)):
+        rows.append((label, ns(name) if name else f"{ns('gzip.1')} / {ns('gzip.1000')}", "", None))
+    rows.append(("null server, 1 / 10 / 100 / 1000 events", " / ".join(f.show(f"ingest.null.{n}.cpu_ns") for n in SIZES) + " ns", "", None))
+    return rows
+
+
+def sections_of_ingest(figures: Figures, instructions: dict) -> list[Section]:
+    def lines(what: str) -> dict:
+        return {name: [(events, figures[f"ingest.{name}.{events}.{what}"]) for events in SIZES] for name in ("plain", "gzip", "null")}
+
+    return [
+        Section("Cost per event against the size of a batch",
+                "CPU, user and system, of the whole server process. The null server answers without looking.",
+                Chart(lines("cpu_ns"), "events of a batch", "ns CPU per event", log_x=True, log_y=True)),
+        Section("Throughput against the size of a batch", "64 connections in a closed loop, server and load on a core each.",
+                Chart(lines("per_s"), "events of a batch", "events per second", log_x=True, log_y=True)),
+        Section("Instructions per event", "Counted by callgrind, without socket and disk (bench/instructions.json).",
+                table=(["case", "instructions per event"], [[name, f"{count:,.0f}"] for name, count in instructions.items()])),
+    ]
+
+
+# --- latency ---------------------------------------------------------------------------------------------------
+
+
+def measure_latency(bench: Harness) -> Figures:
+    """At fixed rates: each latency counts from when its request was due, so that a server that stalls pays for it."""
+    figures: Figures = {}
+
+    def legs_of(name: str, pid: int, port: int, keys: list[str]) -> dict:
+        measured = {}
+        peak = bench.load(pid, port, keys, "--events", 100)
+        rate = peak["answers"] / peak["window_s"]
+        measured[f"latency.{name}.peak"] = rate * 100
+        measured[f"latency.{name}.100.cpu_ns"] = cpu_ns(peak, 100)
+        for part in PARTS:
+            run = bench.load(pid, port, keys, "--events", 100, "--rate", rate * part)
+            percent = round(part * 100)
+            measured |= {f"latency.{name}.{percent}.{p}": run["latency"][p] for p in PERCENTILES}
+            measured[f"latency.{name}.{percent}.cpu_ns"] = cpu_ns(run, 100)
+        return measured
+
+    def kavach() -> dict:
+        with bench.node() as node:
+            measured = legs_of("kavach", node.pid, node.port, node.keys)
+            bench.check_counts(node)
+        return measured
+
+    def null() -> dict:
+        with bench.null_server(100) as (pid, port):
+            return legs_of("null", pid, port, [NULL_KEY])
+
+    for repetition in range(bench.options.repetitions):
+        bench.say(f"repetition {repetition + 1} of {bench.options.repetitions}")
+        measured = in_turn(repetition, kavach, null)
+        disk = bench.run_tool("kavach-disk", bench.options.server_core, "--directory", bench.options.directory, "--duration",
+                              bench.options.seconds / 2, "--group-bytes", 65_536, "--frames", 2)
+        measured["latency.commit.p99"] = disk["p99"]
+        measured["latency.of_bound"] = measured["latency.kavach.50.p99"] / (2 * measured["latency.null.50.p99"] + disk["p99"])
+        add(figures, measured)
+    return figures
+
+
+def rows_of_latency(f) -> list[tuple[str, str, str, bool | None]]:
+    def ms(name: str) -> str:
+        return f.show(f"latency.{name}", "{:.2f}", 1e-3)
+
+    rows = [("p99 at half the peak, of twice the null server's and one commit of the disk",
+             f"{f.show('latency.of_bound', '{:.1f}')}: {ms('kavach.50.p99')} ms; {ms('null.50.p99')} and {ms('commit.p99')} ms", "<= 1",
+             f.median("latency.of_bound") <= 1)]
+    for part in PARTS:
+        percent = round(part * 100)
+        rows.append((f"p50 / p99 / p99.9 at {percent} % of the peak",
+                     " / ".join(ms(f"kavach.{percent}.{p}") for p in ("p50", "p99", "p99_9")) + " ms; null server "
+                     + " / ".join(ms(f"null.{percent}.{p}") for p in ("p50", "p99", "p99_9")) + " ms", "", None))
+    return rows
+
+
+def sections_of_latency(figures: Figures) -> list[Section]:
+    percents = [round(part * 100) for part in PARTS]
+    curves = {f"{name} {shown}": [(percent, [us / 1e3 for us in figures[f"latency.{name}.{percent}.{p}"]]) for percent in percents]
+              for name in ("kavach", "null") for p, shown in PERCENTILES.items() if p != "p90"}
+    by_percentile = {f"{name}, {percent} %": [(i + 1, [us / 1e3 for us in figures[f"latency.{name}.{percent}.{p}"]])
+                                              for i, p in enumerate(PERCENTILES)]
+                     for name in ("kavach", "null") for percent in percents}
+    cost = {name: [(percent, figures[f"latency.{name}.{percent}.cpu_ns"]) for percent in (*percents, 100)] for name in ("kavach", "null")}
+    return [
+        Section("Latency against load", "100 events a batch at fixed rates, 64 connections; from when a request was due to its answer.",
+                Chart(curves, "% of the peak", "ms", log_y=True)),
+        Section("Latency curves", "The same by percentile.",
+                Chart(by_percentile, "percentile", "ms", log_y=True, x_names=list(PERCENTILES.values()))),
+        Section("Cost per event against load", "100 % is the closed loop.",
+                Chart(cost, "% of the peak", "ns CPU per event")),
+    ]
+
+
+def instruction_counts(root: Path) -> dict:
+    return json.loads((root / "bench" / "instructions.json").read_text())

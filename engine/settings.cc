@@ -277,7 +277,7 @@ void add_kafka(std::vector<Setting>& rows) {
                   Reload::kRestart, "What the writer cannot store, with the reason."});
   rows.push_back({"kafka.alerts_topic",
                   text<kTable, &Kafka::alerts_topic>("agentkavach.alerts", Rule::kNotEmpty), "",
-                  Reload::kRestart, "Budget alerts."});
+                  Reload::kRestart, "A summary of every alert, where events go through Kafka."});
   rows.push_back({"kafka.partitions", integer<kTable, &Kafka::partitions>(16, 1, 10'000), "partitions",
                   Reload::kRestart, "Of the events' topic when `kavachd topics create` makes it."});
   rows.push_back({"kafka.replication", integer<kTable, &Kafka::replication>(0, 0, 100), "copies",

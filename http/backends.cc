@@ -119,6 +119,14 @@ Result<std::unique_ptr<Alerts>> open_alerts(const Config& config) {
   mail.timeout_ms = kAlertTimeoutMs;
   auto mailer = make_mailer(mail);
   if (!mailer) return mailer.error();
+  std::unique_ptr<sink::RecordSender> records;
+  if (!config.kafka.brokers.empty()) {
+    auto conf = sink::producer_conf(kafka_options(config));
+    if (!conf) return conf.error();
+    auto sender = sink::RecordSender::create(conf->release());
+    if (!sender) return sender.error();
+    records = std::move(*sender);
+  }
   const Config::Alerts& alerts = config.alerts;
   return std::make_unique<Alerts>(
       AlertOptions{.secret_key = std::move(*key),
@@ -127,12 +135,14 @@ Result<std::unique_ptr<Alerts>> open_alerts(const Config& config) {
                    .pagerduty_routing_key = alerts.pagerduty_routing_key,
                    .email = alerts.email,
                    .kill_on_server = alerts.kill_on_server,
+                   .announces = records != nullptr,
                    .sender = {.allow_private_targets = alerts.allow_private_targets,
-                              .pagerduty_url = alerts.pagerduty_url},
+                              .pagerduty_url = alerts.pagerduty_url,
+                              .topic = config.kafka.alerts_topic},
                    .delivery = {.workers = static_cast<std::uint32_t>(alerts.workers),
                                 .first_retry_us = alerts.retry_ms * kMicrosPerMilli,
                                 .give_up_us = alerts.retry_hours * kMicrosPerHour}},
-      std::move(*mailer), [config] { return connect_control(config); });
+      std::move(*mailer), std::move(records), [config] { return connect_control(config); });
 }
 
 WriterHealth writer_health(const sink::Writer& writer) {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "http/alerts/messages.h"
+#include "sink/store/control/alert_rules.h"
 
 namespace kavach::http {
 namespace {
@@ -15,7 +16,8 @@ constexpr int kServerError = 500;
 
 }  // namespace
 
-AlertSender::AlertSender(Options options, std::unique_ptr<Mailer> mailer, const Clock& clock)
+AlertSender::AlertSender(Options options, std::unique_ptr<Mailer> mailer,
+                         std::unique_ptr<sink::RecordSender> records, const Clock& clock)
     : options_(std::move(options)),
       clock_(clock),
       targets_(make_http_client({.timeout_ms = kAlertTimeoutMs,
@@ -23,7 +25,8 @@ AlertSender::AlertSender(Options options, std::unique_ptr<Mailer> mailer, const 
                                  .ca_file = options_.ca_file})),
       pagerduty_(make_http_client(
           {.timeout_ms = kAlertTimeoutMs, .allow_private = true, .ca_file = options_.ca_file})),
-      mailer_(std::move(mailer)) {}
+      mailer_(std::move(mailer)),
+      records_(std::move(records)) {}
 
 void AlertSender::abort() noexcept {
   aborted_ = true;
@@ -64,8 +67,22 @@ SendResult AlertSender::send_mail(std::string_view body) {
           .error = sent.error().message};
 }
 
+SendResult AlertSender::announce(const AlertMessage& message) {
+  using Kind = SendResult::Kind;
+  if (records_ == nullptr) return {.kind = Kind::kNoAnswer, .error = "this process has no Kafka"};
+  const sink::OutgoingRecord record{.topic = options_.topic,
+                                    .key = message.org_id,
+                                    .value = message.body,
+                                    .timestamp_ms = clock_.wall() / kMicrosPerMilli,
+                                    .headers = {}};
+  const Status sent = records_->send({&record, 1}, kAlertTimeoutMs * kMicrosPerMilli);
+  if (sent) return {};
+  return {.kind = Kind::kNoAnswer, .error = sent.error().message};
+}
+
 SendResult AlertSender::send(const AlertMessage& message) {
   if (message.channel == "email") return send_mail(message.body);
+  if (message.channel == sink::kAnnouncementChannel) return announce(message);
   HttpRequest request{.url = std::string(message.target),
                       .headers = {{"Content-Type", "application/json"}, {"User-Agent", "AgentKavach/1.0"}},
                       .body = std::string(message.body),

@@ -16,12 +16,13 @@ WallMicros next_reset(std::string_view period, WallMicros now) {
 
 }  // namespace
 
-Alerts::Alerts(AlertOptions options, std::unique_ptr<Mailer> mailer, sink::ControlStorePool::Open open,
+Alerts::Alerts(AlertOptions options, std::unique_ptr<Mailer> mailer,
+               std::unique_ptr<sink::RecordSender> records, sink::ControlStorePool::Open open,
                const Clock& clock)
     : options_(std::move(options)),
       secrets_(options_.secret_key),
       stores_(std::move(open)),
-      sender_(options_.sender, std::move(mailer), clock),
+      sender_(options_.sender, std::move(mailer), std::move(records), clock),
       deliverer_(
           options_.delivery, stores_, secrets_,
           [this](const AlertMessage& message) { return sender_.send(message); }, clock),
@@ -72,12 +73,16 @@ sink::StoreResult<sink::Firing> Alerts::compose(sink::ControlStore& store, const
   sink::Firing firing{.level = std::string(alert_level(breach.threshold)),
                       .message = alert_summary(breach),
                       .error = {},
-                      .delivery = {}};
+                      .delivery = {},
+                      .announcement = {}};
   const std::string& channel = crossed.rule.channel;
+  if (options_.announces)
+    firing.announcement = announcement_json(breach, org_id, channel, crossed.period_key);
   if (channel == "kill") {
     firing.kills = options_.kill_on_server;
     return firing;
   }
+  sink::Delivery delivery;
   if (channel == "email") {
     std::string to = options_.email;
     if (!crossed.rule.target_sealed.empty()) {
@@ -96,24 +101,26 @@ sink::StoreResult<sink::Firing> Alerts::compose(sink::ControlStore& store, const
       Mail mail = alert_mail(breach, options_.dashboard_url);
       mail.id = store.new_id().text();
       mail.to = {std::move(to)};
-      firing.delivery.body = mail_json(mail);
+      delivery.body = mail_json(mail);
     }
   } else {
     const std::string& spare = channel == "slack"       ? options_.slack_webhook_url
                                : channel == "pagerduty" ? options_.pagerduty_routing_key
                                                         : std::string();
-    firing.delivery.target_sealed = crossed.rule.target_sealed;
-    if (firing.delivery.target_sealed.empty() && !spare.empty())
-      firing.delivery.target_sealed = secrets_.seal(spare);
-    firing.delivery.secret_sealed = crossed.rule.secret_sealed;
-    if (!firing.delivery.target_sealed.empty()) {
-      firing.delivery.body = channel == "slack"       ? slack_json(breach, options_.dashboard_url)
-                             : channel == "pagerduty" ? pagerduty_json(breach)
-                                                      : webhook_json(breach);
+    delivery.target_sealed = crossed.rule.target_sealed;
+    if (delivery.target_sealed.empty() && !spare.empty()) delivery.target_sealed = secrets_.seal(spare);
+    delivery.secret_sealed = crossed.rule.secret_sealed;
+    if (!delivery.target_sealed.empty()) {
+      delivery.body = channel == "slack"       ? slack_json(breach, options_.dashboard_url)
+                      : channel == "pagerduty" ? pagerduty_json(breach)
+                                               : webhook_json(breach);
     }
   }
-  firing.sends = !firing.delivery.body.empty();
-  if (!firing.sends) firing.error = "it has no target, and there is none for rules without one";
+  if (delivery.body.empty()) {
+    firing.error = "it has no target, and there is none for rules without one";
+  } else {
+    firing.delivery = std::move(delivery);
+  }
   return firing;
 }
 

@@ -26,6 +26,7 @@ struct AlertOptions {
   // Of rules without a target; empty: none.
   std::string slack_webhook_url, pagerduty_routing_key, email;
   bool kill_on_server = false;  // kill rules mark agents as killed
+  bool announces = false;       // each alert also goes to the sender's topic
   AlertSender::Options sender;
   Deliverer::Options delivery;
 };
@@ -33,8 +34,8 @@ struct AlertOptions {
 class Alerts {
  public:
   // REQUIRES: the clock outlives it.
-  Alerts(AlertOptions options, std::unique_ptr<Mailer> mailer, sink::ControlStorePool::Open open,
-         const Clock& clock = system_clock());
+  Alerts(AlertOptions options, std::unique_ptr<Mailer> mailer, std::unique_ptr<sink::RecordSender> records,
+         sink::ControlStorePool::Open open, const Clock& clock = system_clock());
   ~Alerts();  // stop()
 
   // For the store that events go to. REQUIRES: this outlives that store.

@@ -170,6 +170,7 @@ bool Deliverer::start_some() {
 // On a worker.
 void Deliverer::deliver(const Claimed& claimed) {
   const SendResult result = send_({.channel = claimed.delivery.channel,
+                                   .org_id = claimed.delivery.org_id,
                                    .target = claimed.target,
                                    .secret = claimed.secret,
                                    .body = claimed.delivery.body});

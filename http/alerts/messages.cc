@@ -218,6 +218,17 @@ std::string webhook_json(const Breach& breach) {
       json_string(format_timestamp(breach.fired_at)));
 }
 
+std::string announcement_json(const Breach& breach, std::string_view org_id, std::string_view channel,
+                              std::string_view period_key) {
+  return fmt::format(
+      R"({{"event":"threshold.breach","org_id":{},"agent_name":{},"channel":{},"threshold":{},"level":{},)"
+      R"("budget_type":{},"period":{},"period_key":{},"current":{},"limit":{},"timestamp":{}}})",
+      json_string(org_id), breach.agent_name.empty() ? "null" : json_string(breach.agent_name),
+      json_string(channel), breach.threshold, json_string(alert_level(breach.threshold)),
+      json_string(breach.budget_type), json_string(breach.period), json_string(period_key), breach.used,
+      breach.limit, json_string(format_timestamp(breach.fired_at)));
+}
+
 std::array<HttpHeader, 2> webhook_signature(std::string_view secret, std::int64_t unix_seconds,
                                             std::string_view body) {
   return {{{"X-AgentKavach-Signature", "sha256=" + hmac_sha256_hex(secret, body)},

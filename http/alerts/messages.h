@@ -42,6 +42,9 @@ std::string pagerduty_json(const Breach& breach);
 std::string with_routing_key(std::string_view body, std::string_view routing_key);
 // Keys sorted, no spaces.
 std::string webhook_json(const Breach& breach);
+// For the topic of alerts: a summary with the numbers as they are.
+std::string announcement_json(const Breach& breach, std::string_view org_id, std::string_view channel,
+                              std::string_view period_key);
 // X-AgentKavach-Signature, of the body alone, and X-AgentKavach-Timestamp.
 std::array<HttpHeader, 2> webhook_signature(std::string_view secret, std::int64_t unix_seconds,
                                             std::string_view body);

@@ -12,6 +12,7 @@ import pytest
 from support import control
 from support.control import Dashboard
 from support.kavachd import Kavachd, event, wait_until
+from support.pipeline import Pipeline
 from support.postgres import PostgresKavachd
 from support.receivers import MailServer, Receiver
 
@@ -411,3 +412,30 @@ def test_mail_goes_by_an_http_api(make, receiver):
         got = receiver.at("/emails")[-1]
         assert got.headers["authorization"] == "Bearer re_secret"
         assert got.json()["to"] == ["ops@example.com"] and got.json()["subject"] == "[WARN] a — 50% of Cost budget"
+
+
+def test_a_writer_fires_and_announces_in_kafka(tmp_path, kafka, postgres_server, receiver):
+    """Where events go through Kafka, whoever carries them into the store watches the rules."""
+    path = f"/{uuid.uuid4().hex}"
+    pipeline = Pipeline(tmp_path, kafka, postgres_server.with_new_database())
+    shared = {"alerts.allow_private_targets": True, "control.secret_key": "the fleet's"}
+    try:
+        node = pipeline.add_node(**shared, **control.settings(tmp_path))
+        writer = pipeline.add_writer(**shared)
+        person = Dashboard(node).sign_up()
+        sync(person, "a", [rule("slack", 0.5, receiver.url + path), rule("kill", 0.5)])
+        spend(person, "a", 6)
+        wait_until(lambda: receiver.at(path), "the message")
+        topic = node.settings["kafka.alerts_topic"]
+        wait_until(lambda: sum(kafka.ends(topic).values()) == 2, "both are announced")
+        told = sorted((json.loads(record.value) for record in kafka.records(topic)), key=lambda one: one["channel"])
+        assert {record.key.decode() for record in kafka.records(topic)} == {person.org_id}
+        assert [(one["channel"], one["threshold"], one["current"], one["limit"], one["budget_type"]) for one in told] == [
+            ("kill", 0.5, 6.0, 10.0, "cost"), ("slack", 0.5, 6.0, 10.0, "cost")]
+        assert told[0] | {"timestamp": ""} == {
+            "event": "threshold.breach", "org_id": person.org_id, "agent_name": "a", "channel": "kill", "threshold": 0.5, "level": "WARN",
+            "budget_type": "cost", "period": "daily", "period_key": now()[:10], "current": 6.0, "limit": 10.0, "timestamp": ""}
+        assert writer.metric("kavach_alerts_fired_total") == 2
+        wait_until(lambda: all(one["delivered"] for one in alerts(person, "a")), "both are delivered")
+    finally:
+        pipeline.close()

@@ -162,11 +162,14 @@ TEST_CASE_FIXTURE(RulesFixture, "what fires leaves an event, a delivery and, if 
   Delivery delivery;
   delivery.body = "{}";
   CHECK(fire_one(rules_due[0],
-                 {.level = "WARN", .message = "m", .error = {}, .delivery = delivery, .sends = true}));
-  CHECK(fire_one(rules_due[1], {.level = "CRITICAL", .message = "k", .error = {}, .kills = true}));
+                 {.level = "WARN", .message = "m", .error = {}, .delivery = delivery, .announcement = "a"}));
+  CHECK(fire_one(
+      rules_due[1],
+      {.level = "CRITICAL", .message = "k", .error = {}, .delivery = {}, .announcement = {}, .kills = true}));
   CHECK(sql.text(
             "SELECT d.channel || d.org_id || e.message || e.delivered FROM deliveries d JOIN alert_events e "
             "ON e.id = d.ref_id") == "slack" + org + "m0");
+  CHECK(sql.text("SELECT body FROM deliveries WHERE channel = 'kafka' AND ref_id IS NULL") == "a");
   CHECK(sql.integer("SELECT delivered FROM alert_events WHERE channel = 'kill'") == 1);
   CHECK(sql.integer("SELECT COUNT(*) FROM agents WHERE killed_at_us IS NOT NULL") == 1);
   CHECK(sql.text("SELECT name FROM agents WHERE kill_reason = 'alert rule'") == "a");

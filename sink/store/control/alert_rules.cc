@@ -190,15 +190,22 @@ StoreResult<bool> fire(ControlStore& store, std::string_view org_id, const Cross
     noted.period = crossed.budget.period;
     noted.period_key = crossed.period_key;
     noted.message = firing.message;
-    noted.delivered = !firing.sends && firing.error.empty();
+    noted.delivered = !firing.delivery && firing.error.empty();
     noted.error = firing.error;
     auto event = add_alert_event(store, org_id, noted);
     if (!event) return event.error();
-    if (firing.sends) {
-      Delivery delivery = firing.delivery;
+    if (firing.delivery) {
+      Delivery delivery = *firing.delivery;
       delivery.org_id = org_id;
       delivery.channel = crossed.rule.channel;
       delivery.alert_id = std::move(*event);
+      if (auto added = add_delivery(store, delivery); !added) return added.error();
+    }
+    if (!firing.announcement.empty()) {
+      Delivery delivery;
+      delivery.org_id = org_id;
+      delivery.channel = kAnnouncementChannel;
+      delivery.body = firing.announcement;
       if (auto added = add_delivery(store, delivery); !added) return added.error();
     }
     if (firing.kills) {

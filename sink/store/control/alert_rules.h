@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -56,13 +57,15 @@ StoreResult<CrossedRules> find_crossed_rules(ControlStore& store, std::string_vi
 
 // What a rule that fires leaves behind.
 struct Firing {
-  std::string level;    // WARN, ALERT, CRITICAL
-  std::string message;  // of the alert event
-  std::string error;    // why nothing is sent; empty: `delivery` is, or there is nothing to send (kill)
-  Delivery delivery = {};
-  bool sends = false;
-  bool kills = false;  // marks the agent (or the organization's active agents) as killed
+  std::string level;                 // WARN, ALERT, CRITICAL
+  std::string message;               // of the alert event
+  std::string error;                 // why nothing is sent to the rule's channel, if it should be
+  std::optional<Delivery> delivery;  // to the rule's channel; absent: nothing is sent (kill, or an error)
+  std::string announcement;          // for the topic of alerts; empty: none
+  bool kills = false;                // marks the agent (or the organization's active agents) as killed
 };
+// The channel of announcements in the delivery queue.
+inline constexpr std::string_view kAnnouncementChannel = "kafka";
 // False: somebody else was faster, or it fired too short a time ago; nothing is changed then.
 StoreResult<bool> fire(ControlStore& store, std::string_view org_id, const CrossedRule& crossed,
                        const Firing& firing);

@@ -9,7 +9,7 @@ StoreResult<void> add_delivery(ControlStore& store, const Delivery& delivery) {
       "INSERT INTO deliveries (id, org_id, channel, ref_id, url, secret_enc, body, next_at_us, "
       "created_at_us) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)",
       UuidText(store.new_id()), std::string_view(delivery.org_id), std::string_view(delivery.channel),
-      std::string_view(delivery.alert_id), std::string_view(delivery.target_sealed),
+      NullableText{delivery.alert_id}, std::string_view(delivery.target_sealed),
       NullableText{delivery.secret_sealed}, std::string_view(delivery.body), store.now());
   if (!added) return added.error();
   return {};
@@ -71,7 +71,7 @@ StoreResult<void> settle_delivery(ControlStore& store, const Delivery& delivery,
         "AND status = 'pending'",
         std::string_view(delivery.id), status, outcome.next_at, outcome.status, NullableText{outcome.error});
     if (!settled) return settled.error();
-    if (*settled == 0) return {};
+    if (*settled == 0 || delivery.alert_id.empty()) return {};
     auto told =
         store.run("UPDATE alert_events SET delivered = ?2, error = ?3 WHERE id = ?1",
                   std::string_view(delivery.alert_id), is_delivered ? 1 : 0, NullableText{outcome.error});

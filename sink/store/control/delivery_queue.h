@@ -19,8 +19,8 @@ namespace kavach::sink {
 struct Delivery {
   std::string id;  // of the table
   std::string org_id;
-  std::string channel;        // email, slack, pagerduty, webhook
-  std::string alert_id;       // of the alert event that is told
+  std::string channel;        // email, slack, pagerduty, webhook, kafka
+  std::string alert_id;       // of the alert event that says how it goes; empty: none
   std::string target_sealed;  // empty: the body says where to
   std::string secret_sealed;  // empty: none
   std::string body;

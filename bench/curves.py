@@ -1,18 +1,30 @@
-"""How cost and latency move with the size of a batch and with the load: `scripts/bench --ingest`, `--latency`.
+"""How cost and latency move with the size of a batch, with the load, and with how much there is of everything:
+`scripts/bench --ingest`, `--latency`, `--scale`.
 
 Each repetition runs Kavach and its ceiling, the null server, one after the other, every second time in the other order.
 """
 
+import contextlib
+import hashlib
 import json
 import os
+import resource
+import secrets
+import sqlite3
+import time
+import uuid
 from pathlib import Path
 
 from harness import Harness
 from report import Chart, Section
+from support.kavachd import wait_until
 
 SIZES = (1, 10, 100, 1000)  # events of a batch
 PARTS = (0.2, 0.5, 0.8)  # of the peak
 PERCENTILES = {"p50": "p50", "p90": "p90", "p99": "p99", "p99_9": "p99.9"}
+MANY_ORGS = (10, 1_000, 100_000)
+# As many files as may be open, and ports as one address has.
+MANY_CONNECTIONS = (10, 1_000, min(28_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 1_000))
 NULL_KEY = "ak_dev_" + "0" * 64
 
 Figures = dict[str, list[float]]
@@ -190,6 +202,70 @@ def sections_of_latency(figures: Figures) -> list[Section]:
         Section("Cost per event against load", "100 % is the closed loop.",
                 Chart(cost, "% of the peak", "ns CPU per event")),
     ]
+
+
+# --- scale -----------------------------------------------------------------------------------------------------
+
+
+def add_orgs(node, count: int) -> list[str]:
+    """Organizations with a key each, put into the node's store while it runs; returns the keys once they are known."""
+    prefix, now = node.key[:9], int(time.time() * 1e6)
+    keys = [prefix + secrets.token_hex(32) for _ in range(count)]
+    ids = [(str(uuid.uuid4()), str(uuid.uuid4()), str(uuid.uuid4())) for _ in keys]
+    with contextlib.closing(sqlite3.connect(node.store, timeout=60)) as store, store:
+        store.executemany("INSERT INTO organizations (id, name, tier, created_at_us, updated_at_us) VALUES (?, 'o', 'max', ?, ?)",
+                          [(org, now, now) for org, _, _ in ids])
+        store.executemany("INSERT INTO projects (id, org_id, name, is_default, created_at_us, updated_at_us) VALUES (?, ?, 'Default', 1, ?, ?)",
+                          [(project, org, now, now) for org, project, _ in ids])
+        store.executemany("INSERT INTO subscriptions (org_id, tier, status, updated_at_us) VALUES (?, 'max', 'active', ?)",
+                          [(org, now) for org, _, _ in ids])
+        store.executemany("INSERT INTO api_keys (id, kind, org_id, project_id, name, prefix, key_hash, created_at_us) "
+                          "VALUES (?, 'ak', ?, ?, 'k', ?, ?, ?)",
+                          [(id, org, project, key[:16], hashlib.sha256(key.encode()).hexdigest(), now)
+                           for key, (org, project, id) in zip(keys, ids)])
+    wait_until(lambda: node.post([], key=keys[-1]).status != 401, "the last key is known")
+    return keys
+
+
+def measure_scale(bench: Harness) -> Figures:
+    """Batches of 100 events of so many organizations in turn; and over so many connections."""
+    figures: Figures = {}
+
+    def orgs(count: int) -> dict:
+        with bench.node() as node:
+            key_file = node.folder / "keys"
+            key_file.write_text("".join(key + "\n" for key in add_orgs(node, count)))
+            run = bench.load(node.pid, node.port, [], "--key-file", key_file, "--events", 100)
+            bench.check_counts(node)
+        return {f"scale.orgs.{count}.cpu_ns": cpu_ns(run, 100)}
+
+    def connections(count: int) -> dict:
+        with bench.node() as node:
+            run = bench.load(node.pid, node.port, node.keys, "--events", 100, connections=count)
+            bench.check_counts(node)
+        return {f"scale.connections.{count}.cpu_ns": cpu_ns(run, 100)}
+
+    for repetition in range(bench.options.repetitions):
+        bench.say(f"repetition {repetition + 1} of {bench.options.repetitions}")
+        measured = in_turn(repetition, *(lambda n=n: orgs(n) for n in MANY_ORGS), *(lambda n=n: connections(n) for n in MANY_CONNECTIONS))
+        for what, counts in (("orgs", MANY_ORGS), ("connections", MANY_CONNECTIONS)):
+            costs = [measured[f"scale.{what}.{n}.cpu_ns"] for n in counts]
+            measured[f"scale.{what}.ratio"] = max(costs) / costs[0]
+        add(figures, measured)
+    return figures
+
+
+def rows_of_scale(f) -> list[tuple[str, str, str, bool | None]]:
+    return [(f"100 events, of {' / '.join(f'{n:,}' for n in counts)} {what}",
+             f"{' / '.join(f.show(f'scale.{what}.{n}.cpu_ns') for n in counts)} ns CPU per event: {f.show(f'scale.{what}.ratio', '{:.2f}')} x",
+             "<= 1.3 x", f.median(f"scale.{what}.ratio") <= 1.3)
+            for what, counts in (("orgs", MANY_ORGS), ("connections", MANY_CONNECTIONS))]
+
+
+def sections_of_scale(figures: Figures) -> list[Section]:
+    return [Section(f"Cost per event against {what}", "Batches of 100 events.",
+                    Chart({what: [(n, figures[f"scale.{what}.{n}.cpu_ns"]) for n in counts]}, what, "ns CPU per event", log_x=True))
+            for what, counts in (("orgs", MANY_ORGS), ("connections", MANY_CONNECTIONS))]
 
 
 def instruction_counts(root: Path) -> dict:

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
+#include <fstream>
 #include <map>
 #include <string>
 #include <string_view>
@@ -40,7 +41,9 @@ bool read_options(int argc, char** argv, LoadOptions& options, int& exit_code) {
       "connection was free: what a client would have waited. Exits with 1 when any answer was wrong."};
   std::string url = "http://127.0.0.1:8000/v1/ingest";
   app.add_option("--url", url, "Where to send; an IPv4 address")->capture_default_str();
-  app.add_option("--key", options.keys, "API key; several are used in turn")->required();
+  app.add_option("--key", options.keys, "API key; several are used in turn");
+  std::string key_file;
+  app.add_option("--key-file", key_file, "API keys, too: one a line")->check(CLI::ExistingFile);
   app.add_option("--connections", options.connections, "Connections")
       ->check(CLI::Range(1U, 60'000U))
       ->capture_default_str();
@@ -84,6 +87,10 @@ bool read_options(int argc, char** argv, LoadOptions& options, int& exit_code) {
     if (const std::string problem = parse_url(url, options); !problem.empty()) {
       throw CLI::ValidationError(problem);
     }
+    if (std::ifstream lines(key_file); lines) {
+      for (std::string line; std::getline(lines, line);) options.keys.push_back(line);
+    }
+    if (options.keys.empty()) throw CLI::ValidationError("--key or --key-file is required");
   } catch (const CLI::ParseError& error) {
     exit_code = app.exit(error) == 0 ? 0 : 2;
     return false;

@@ -66,9 +66,6 @@ Batch Fleet::batch_of(Agent& agent, std::size_t count) {
     event.agent_name = agent.name;
     event.provider = model.provider;
     event.model = model.name;
-    // In the order of time, unlike an SDK's: nothing that is measured reads them, and random ones would make
-    // a store of millions slow to fill.
-    event.idempotency_key = keep(make_uuid7(batch.received_at, random_).text());
     event.run_id = keep(agent.run);
     event.timestamp = time_of(agent, agent.sent);
     event.input_tokens = static_cast<std::int64_t>(50 + below(8000));

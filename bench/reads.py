@@ -281,9 +281,18 @@ def case_people(harness: Harness, small: Filled, rounds: int) -> dict[str, list[
 # --- all of it -----------------------------------------------------------------------------------------------------
 
 
+def events_of(options) -> tuple[int, int]:
+    return (10_000, 30_000) if options.quick else (100_000, options.events)
+
+
+def sizes(options) -> str:
+    return "{:,} and {:,}".format(*events_of(options))
+
+
 def measure(harness: Harness) -> dict[str, list[float]]:
     options = harness.options
-    few, many, rounds = (10_000, 30_000, 5) if options.quick else (options.events // 100, options.events, 30)
+    few, many = events_of(options)
+    rounds = 5 if options.quick else 30
     cache = options.build.resolve().parent / ("bench-reads-quick" if options.quick else "bench-reads")
     cache.mkdir(parents=True, exist_ok=True)
     figures: dict[str, list[float]] = {}

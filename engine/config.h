@@ -122,6 +122,7 @@ struct Config {
   } writer;
   struct Control {
     std::int64_t workers;
+    std::int64_t nice;
     std::int64_t password_hashes_max;
     std::int64_t tries_max;
     std::string jwt_secret;

@@ -3,6 +3,8 @@
 #include "engine/check.h"
 
 #include <pthread.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <condition_variable>
 #include <deque>
@@ -21,11 +23,13 @@ thread_local const void* pool_of_this_thread = nullptr;
 
 class WorkerPool::Impl {
  public:
-  explicit Impl(const Options& options) : queue_max_(options.queue_max) {
+  explicit Impl(const Options& options) : queue_max_(options.queue_max), nice_(options.nice) {
     // The kernel keeps 15 characters of a thread's name.
     KAVACH_CHECK(options.name.size() <= 12, "a pool's name with its number fits in 15 characters");
     KAVACH_CHECK(options.threads > 0, "a pool without threads would never run a task");
     KAVACH_CHECK(options.queue_max > 0, "a pool without a queue would refuse every task");
+    KAVACH_CHECK(options.nice >= 0, "only a privileged process may push itself forward");
+    KAVACH_CHECK(options.nice <= 19, "the kernel knows no lower priority");
     threads_.reserve(options.threads);
     for (std::uint32_t i = 0; i < options.threads; ++i) {
       threads_.emplace_back([this] { run(); });
@@ -76,6 +80,8 @@ class WorkerPool::Impl {
  private:
   void run() noexcept {
     pool_of_this_thread = this;
+    // Of this thread alone, on Linux. To stand back needs no privilege.
+    if (nice_ > 0) setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), nice_);
     for (;;) {
       Task task;
       {
@@ -91,6 +97,7 @@ class WorkerPool::Impl {
   }
 
   const std::size_t queue_max_;
+  const int nice_;
   mutable std::mutex mutex_;
   std::condition_variable task_ready_;
   std::condition_variable room_ready_;

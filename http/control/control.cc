@@ -54,7 +54,9 @@ Control::Control(const Config& config, Parts parts, std::function<void()> direct
                 .send_code = [this](std::string_view to, sink::CodePurpose purpose,
                                     std::string_view code) { send_code(to, purpose, code); }},
       endpoints_(all_endpoints()),
-      workers_({.name = "control", .threads = static_cast<std::uint32_t>(config.control.workers)}),
+      workers_({.name = "control",
+                .threads = static_cast<std::uint32_t>(config.control.workers),
+                .nice = static_cast<int>(config.control.nice)}),
       mail_workers_({.name = "mail", .threads = 1}),
       openapi_(openapi(endpoints_), "application/json"),
       docs_(docs_page(endpoints_), "text/html; charset=utf-8") {}

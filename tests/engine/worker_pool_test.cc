@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 #include <pthread.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -105,6 +107,15 @@ TEST_CASE("threads run at the same time, and each bears the pool's name") {
   const std::string found = name.get_future().get();
   CHECK((found == "sql-0" || found == "sql-1"));
   pool.stop();
+}
+
+TEST_CASE("threads stand back as far as they are told, and nobody else does") {
+  WorkerPool pool({.threads = 1, .nice = 7});
+  std::promise<int> of_worker;
+  CHECK(pool.post([&] { of_worker.set_value(getpriority(PRIO_PROCESS, static_cast<id_t>(gettid()))); }));
+  const int own = getpriority(PRIO_PROCESS, static_cast<id_t>(gettid()));
+  CHECK(of_worker.get_future().get() == 7);
+  CHECK(getpriority(PRIO_PROCESS, static_cast<id_t>(gettid())) == own);
 }
 
 TEST_CASE("what many threads post is run once each") {

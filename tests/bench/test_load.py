@@ -87,3 +87,20 @@ def test_the_benchmark_runs_to_its_end(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "| 100 events, gzip |" in done.stdout
     assert all(value[0] > 0 for value in json.loads(figures.read_text())["figures"].values())
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core for the server and one for the load")
+def test_the_benchmark_of_reads_asks_every_endpoint_of_both_stores(tmp_path, node):
+    figures = tmp_path / "figures.json"
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "bench", "--reads", "--quick", "--no-setup", "--build", BUILD, "--json", figures],
+        capture_output=True, text=True, timeout=10 * PATIENCE_S,
+    )
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(figures.read_text())["figures"]
+    assert all(values[0] > 0 for values in measured.values())
+    described = json.loads(node.request("GET", "/openapi.json").body)["paths"]
+    for path, methods in described.items():
+        if methods.get("get", {}).get("security") == [{"token": []}]:
+            assert {f"reads.sqlite {path}", f"reads.postgres {path}"} <= measured.keys()
+    assert measured["people.logins_per_s"][0] > 0

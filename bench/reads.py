@@ -180,13 +180,14 @@ def case_reads(small: Filled, large: Filled, rounds: int) -> dict[str, list[floa
     with small.node_with_key() as few, large.node_with_key() as many:
         askers = [Asker(node, filled.log_in(node).token) for node, filled in ((few, small), (many, large))]
         paths = [questions(node, asker) for node, asker in zip((few, many), askers)]
-        for (described, of_few), (_, of_many) in zip(*paths):
-            took: tuple[list[float], list[float]] = ([], [])
-            sizes = [len(asker.ask(path)[1]) for asker, path in zip(askers, (of_few, of_many))]
-            for at in range(rounds):
+        took = [([], []) for _ in paths[0]]
+        for at in range(rounds):  # of all questions: a disturbance of the machine meets all of them
+            for asked, times in zip(zip(*paths), took):
                 for which in ((0, 1), (1, 0))[at % 2]:
-                    took[which].append(askers[which].ask((of_few, of_many)[which])[0])
-            medians = [statistics.median(times) for times in took]
+                    times[which].append(askers[which].ask(asked[which][1])[0])
+        for ((described, of_few), (_, of_many)), times in zip(zip(*paths), took):
+            sizes = [len(asker.ask(path)[1]) for asker, path in zip(askers, (of_few, of_many))]
+            medians = [statistics.median(one) for one in times]
             query = of_few.partition("?")[2].partition("=")
             name = described + (f"?{query[0]}=" + ("…" if query[0] == "run_id" else query[2]) if query[0] else "")
             figures[f"reads.{small.kind} {name}"] = [*medians, medians[1] / medians[0], *sizes]

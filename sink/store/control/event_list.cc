@@ -67,6 +67,23 @@ StoreResult<std::int64_t> count(ControlStore& store, std::string_view org_id, st
   return *head + *whole + *tail;
 }
 
+// What a run's row says: by its times an index finds its events, and Postgres the partitions that have them.
+struct RunTimes {
+  std::int64_t events = 0;
+  WallMicros first = 0, last = -1;
+};
+StoreResult<RunTimes> times_of(ControlStore& store, std::string_view org_id, std::string_view run_id) {
+  RunTimes times;
+  auto read = store.each(
+      "SELECT total_events, first_event_us, last_event_us FROM runs WHERE org_id = ?1 AND run_id = ?2",
+      [&times](const Statement::Rows& row) {
+        times = {.events = row.integer(0), .first = row.integer(1), .last = row.integer(2)};
+      },
+      org_id, run_id);
+  if (!read) return read.error();
+  return times;
+}
+
 }  // namespace
 
 StoreResult<EventPage> agent_events(ControlStore& store, std::string_view org_id, std::string_view agent_name,
@@ -87,18 +104,22 @@ StoreResult<EventPage> agent_events(ControlStore& store, std::string_view org_id
     if (!read) return read.error();
     return page;
   }
+  const auto times = times_of(store, org_id, filter.run_id);
+  if (!times) return times.error();
+  const WallMicros start = std::max(filter.start, times->first);
+  const WallMicros end = std::min(filter.end, times->last + 1);
   auto total = store.scalar(
       "SELECT COUNT(*) FROM events WHERE org_id = ?1 AND run_id = ?2 AND ts_us >= ?3 AND ts_us < ?4 AND "
       "agent_name = ?5 AND is_error >= ?6 AND is_error <= ?7",
-      org_id, filter.run_id, filter.start, filter.end, agent_name, error_min, error_max);
+      org_id, filter.run_id, start, end, agent_name, error_min, error_max);
   if (!total) return total.error();
   page.total = *total;
   auto read = store.each(
       KAVACH_EVENT_COLUMNS
       "WHERE org_id = ?1 AND run_id = ?2 AND ts_us >= ?3 AND ts_us < ?4 AND agent_name = ?5 AND is_error >= "
       "?6 AND is_error <= ?7 ORDER BY ts_us DESC, id DESC LIMIT ?8 OFFSET ?9",
-      add_to(page), org_id, filter.run_id, filter.start, filter.end, agent_name, error_min, error_max,
-      filter.limit, filter.offset);
+      add_to(page), org_id, filter.run_id, start, end, agent_name, error_min, error_max, filter.limit,
+      filter.offset);
   if (!read) return read.error();
   return page;
 }
@@ -106,13 +127,13 @@ StoreResult<EventPage> agent_events(ControlStore& store, std::string_view org_id
 StoreResult<EventPage> run_events(ControlStore& store, std::string_view org_id, std::string_view run_id,
                                   std::int64_t limit, std::int64_t offset) {
   EventPage page;
-  auto total =
-      store.scalar("SELECT total_events FROM runs WHERE org_id = ?1 AND run_id = ?2", org_id, run_id);
-  if (!total) return total.error();
-  page.total = *total;
+  const auto times = times_of(store, org_id, run_id);
+  if (!times) return times.error();
+  page.total = times->events;
   auto read = store.each(KAVACH_EVENT_COLUMNS
-                         "WHERE org_id = ?1 AND run_id = ?2 ORDER BY ts_us, id LIMIT ?3 OFFSET ?4",
-                         add_to(page), org_id, run_id, limit, offset);
+                         "WHERE org_id = ?1 AND run_id = ?2 AND ts_us >= ?3 AND ts_us <= ?4 ORDER BY ts_us, "
+                         "id LIMIT ?5 OFFSET ?6",
+                         add_to(page), org_id, run_id, times->first, times->last, limit, offset);
   if (!read) return read.error();
   return page;
 }

@@ -67,6 +67,10 @@ StoreResult<std::int64_t> count(ControlStore& store, std::string_view org_id, st
   return *head + *whole + *tail;
 }
 
+// Pages of a run are in the order of "ts_us + 0": its events are found by the index of runs and then sorted.
+// For an order that a wider index has, SQLite takes that one, and reads all that the organization sent
+// meanwhile.
+
 // What a run's row says: by its times an index finds its events, and Postgres the partitions that have them.
 struct RunTimes {
   std::int64_t events = 0;
@@ -117,7 +121,7 @@ StoreResult<EventPage> agent_events(ControlStore& store, std::string_view org_id
   auto read = store.each(
       KAVACH_EVENT_COLUMNS
       "WHERE org_id = ?1 AND run_id = ?2 AND ts_us >= ?3 AND ts_us < ?4 AND agent_name = ?5 AND is_error >= "
-      "?6 AND is_error <= ?7 ORDER BY ts_us DESC, id DESC LIMIT ?8 OFFSET ?9",
+      "?6 AND is_error <= ?7 ORDER BY ts_us + 0 DESC, id DESC LIMIT ?8 OFFSET ?9",
       add_to(page), org_id, filter.run_id, start, end, agent_name, error_min, error_max, filter.limit,
       filter.offset);
   if (!read) return read.error();
@@ -131,8 +135,8 @@ StoreResult<EventPage> run_events(ControlStore& store, std::string_view org_id, 
   if (!times) return times.error();
   page.total = times->events;
   auto read = store.each(KAVACH_EVENT_COLUMNS
-                         "WHERE org_id = ?1 AND run_id = ?2 AND ts_us >= ?3 AND ts_us <= ?4 ORDER BY ts_us, "
-                         "id LIMIT ?5 OFFSET ?6",
+                         "WHERE org_id = ?1 AND run_id = ?2 AND ts_us >= ?3 AND ts_us <= ?4 ORDER BY ts_us + "
+                         "0, id LIMIT ?5 OFFSET ?6",
                          add_to(page), org_id, run_id, times->first, times->last, limit, offset);
   if (!read) return read.error();
   return page;

@@ -251,6 +251,8 @@ StoreResult<std::unique_ptr<StoreAudit>> audit_sqlite(const std::string& path) {
 StoreResult<std::unique_ptr<StoreAudit>> audit_postgres(const std::string& url, std::int64_t timeout_ms) {
   auto session = connect_postgres(url, timeout_ms);
   if (!session) return session.error();
+  // Sums over whole periods are worth helpers.
+  if (auto set = (*session)->execute("RESET max_parallel_workers_per_gather"); !set) return set.error();
   return make_audit(Connection(std::move(*session)));
 }
 

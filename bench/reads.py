@@ -16,10 +16,10 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from harness import Harness
 from support import control
 from support.kavachd import PATIENCE_S, Kavachd
 from support.postgres import PostgresKavachd, PostgresServer
@@ -34,17 +34,6 @@ FRESH_S = 12 * 3600
 # Of a query: each value is asked by itself, beside the question without any.
 VALUES = {"granularity": ["hourly", "daily"], "range": ["today", "7d", "30d"], "status": ["error"], "limit": ["100"],
           "run_id": ["{run_id}"]}
-
-
-@dataclass
-class Harness:
-    """What scripts/bench lends."""
-
-    options: object  # its arguments
-    tools: Path  # folder of the programs
-    say: object
-    on_core: object
-    load: object
 
 
 # --- stores ----------------------------------------------------------------------------------------------------

@@ -35,15 +35,16 @@ void AlertSender::abort() noexcept {
   mailer_->abort();
 }
 
+SendResult AlertSender::not_sent(const Failure& why) const {
+  using Kind = SendResult::Kind;
+  const Kind kind = aborted_ ? Kind::kCancelled : why.retryable ? Kind::kNoAnswer : Kind::kRefused;
+  return {.kind = kind, .error = why.message};
+}
+
 SendResult AlertSender::post(HttpClient& client, const HttpRequest& request, bool (*is_success)(int status)) {
   using Kind = SendResult::Kind;
   const auto answer = client.send(request);
-  if (!answer) {
-    const Kind kind = aborted_                   ? Kind::kCancelled
-                      : answer.error().retryable ? Kind::kNoAnswer
-                                                 : Kind::kRefused;
-    return {.kind = kind, .error = answer.error().message};
-  }
+  if (!answer) return not_sent(answer.error());
   const int status = answer->status;
   if (is_success(status)) return {.kind = Kind::kDelivered, .status = status, .error = {}};
   const bool may_pass = status == kRequestTimeout || status == kTooManyRequests;
@@ -56,15 +57,10 @@ SendResult AlertSender::post(HttpClient& client, const HttpRequest& request, boo
 }
 
 SendResult AlertSender::send_mail(std::string_view body) {
-  using Kind = SendResult::Kind;
   const auto mail = parse_mail_json(body);
-  if (!mail) return {.kind = Kind::kRefused, .error = mail.error().message};
+  if (!mail) return {.kind = SendResult::Kind::kRefused, .error = mail.error().message};
   const Status sent = mailer_->send(*mail);
-  if (sent) return {};
-  return {.kind = aborted_                 ? Kind::kCancelled
-                  : sent.error().retryable ? Kind::kNoAnswer
-                                           : Kind::kRefused,
-          .error = sent.error().message};
+  return sent ? SendResult{} : not_sent(sent.error());
 }
 
 SendResult AlertSender::announce(const AlertMessage& message) {

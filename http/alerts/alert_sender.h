@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "engine/clock.h"
+#include "engine/result.h"
 #include "http/outbound/http_client.h"
 #include "http/outbound/mailer.h"
 #include "sink/writer/dead_letters.h"
@@ -58,6 +59,7 @@ class AlertSender {
   void abort() noexcept;
 
  private:
+  SendResult not_sent(const Failure& why) const;
   SendResult post(HttpClient& client, const HttpRequest& request, bool (*is_success)(int status));
   SendResult send_mail(std::string_view body);
   SendResult announce(const AlertMessage& message);

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "engine/calendar.h"
+#include "engine/timestamp.h"
 #include "sink/store/control/agents.h"
 #include "sink/store/control/alert_events.h"
 #include "sink/store/control/organization.h"
@@ -15,17 +16,9 @@ namespace {
 // How many of an agent's runs are looked at when it is not known which have changed.
 constexpr std::int64_t kRecentRunsMax = 100;
 
-// Year and month of a month since January 1970.
-std::string month_key(std::int64_t month) {
-  const std::int64_t year = 1970 + (month >= 0 ? month : month - 11) / 12;
-  return fmt::format("{:04}-{:02}", year, month - (year - 1970) * 12 + 1);
-}
-std::string day_key(WallMicros at) {
-  return fmt::format("{}-{:02}", month_key(month_of(at)),
-                     day_of(at) - day_of(start_of_month(month_of(at))) + 1);
-}
 std::string period_key(std::string_view period, WallMicros at) {
-  return period == "daily" ? day_key(at) : period == "monthly" ? month_key(month_of(at)) : "total";
+  if (period != "daily" && period != "monthly") return "total";
+  return format_timestamp(at).substr(0, period == "daily" ? 10 : 7);  // 2026-05-25, 2026-05
 }
 
 // What alert_fired knows a rule by.

@@ -242,7 +242,7 @@ Status Node::build() {
       lane.admission->on_tick(shard.wall_now());
       auto uses = lane.keys.take_uses();
       auto rejected = lane.keys.take_rejected();
-      if (!uses.empty() || !rejected.empty()) directory_->report(std::move(uses), std::move(rejected));
+      if (!uses.empty() || !rejected.empty()) key_reports_->add(std::move(uses), std::move(rejected));
     });
     rings.push_back(&lane.keys);
     peers.push_back(lane.ingest.get());
@@ -258,6 +258,9 @@ Status Node::build() {
       config_.auth.poll_ms * kMicrosPerMilli);
   if (!directory) return directory.error();
   directory_ = std::move(*directory);
+  auto store_of_reports = open_store(config_);
+  if (!store_of_reports) return failure("cannot open the store: " + store_of_reports.error().message);
+  key_reports_ = std::make_unique<KeyReports>(std::move(*store_of_reports));
 
   health_.database_ok = [this] {
     return directory_->healthy() && (shipper_ == nullptr || shipper_->healthy()) &&
@@ -297,11 +300,13 @@ Status Node::build() {
     health_.fleet = [this] { return membership_->health(); };
   }
   // An administrator's change is in force on this node when it is answered.
-  constexpr std::int64_t kDirectoryPatience = 2 * kMicrosPerSecond;
+  constexpr std::int64_t kDirectoryPatience = 10 * kMicrosPerSecond;
   auto prices = PriceList::load(config_.pricing.file);
   if (!prices) return prices.error();
-  auto control = Control::create(config_, std::move(plans), std::move(*prices),
-                                 [this] { directory_->catch_up(kDirectoryPatience); });
+  auto control = Control::create(config_, std::move(plans), std::move(*prices), [this] {
+    if (!directory_->catch_up(kDirectoryPatience))
+      log::warning("control: a change is answered before it is in force");
+  });
   if (!control) return control.error();
   control_ = std::move(*control);
   for (std::uint32_t id = 0; id < lanes_.size(); ++id)
@@ -480,6 +485,7 @@ int Node::run(const sigset_t& signals) {
   }
   if (alerts_ != nullptr) alerts_->start();
   directory_->start();
+  key_reports_->start();
   if (config_.store.kind == "postgres") {
     listener_ = std::make_unique<sink::ChangeListener>(config_.store.url, [this] { directory_->poll_now(); });
   }
@@ -507,9 +513,10 @@ int Node::run(const sigset_t& signals) {
   runtime_->stop();
   workers_->stop();
   for (auto& lane : lanes_)
-    directory_->report(lane->keys.take_uses(), lane->keys.take_rejected());  // since the last tick
+    key_reports_->add(lane->keys.take_uses(), lane->keys.take_rejected());  // since the last tick
   listener_.reset();
   directory_->stop();
+  key_reports_->stop();
   if (kafka_ != nullptr) kafka_->stop(config_.http.drain_timeout_ms * kMicrosPerMilli);
   if (writer_ != nullptr) writer_->stop(config_.http.drain_timeout_ms * kMicrosPerMilli);
   if (shipper_ != nullptr) shipper_->stop(config_.http.drain_timeout_ms * kMicrosPerMilli);

@@ -25,6 +25,7 @@
 #include "engine/worker_pool.h"
 #include "http/alerts/alerts.h"
 #include "http/auth/directory.h"
+#include "http/auth/key_reports.h"
 #include "http/control/control.h"
 #include "http/membership.h"
 #include "http/ops/health.h"
@@ -86,6 +87,7 @@ class Node {
   MetricsRegistry registry_;
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::unique_ptr<Directory> directory_;
+  std::unique_ptr<KeyReports> key_reports_;
   std::unique_ptr<Control> control_;
   std::unique_ptr<sink::ChangeListener> listener_;  // null: not on Postgres
   std::thread discarder_;

@@ -14,9 +14,6 @@ namespace kavach::http {
 namespace {
 
 constexpr WallMicros kNoteEvery = 60 * kMicrosPerSecond;
-constexpr auto kWriteUsesEvery = std::chrono::seconds(1);
-// Reports that are kept while the store is away; beyond that counts of use are lost, never events.
-constexpr std::size_t kReportsMax = 100'000;
 
 }  // namespace
 
@@ -133,7 +130,7 @@ void Directory::poll_now() {
   wake_.notify_all();
 }
 
-void Directory::catch_up(std::int64_t patience_us) {
+bool Directory::catch_up(std::int64_t patience_us) {
   std::unique_lock lock(mutex_);
   // The look that is under way may have begun before the change.
   const std::uint64_t wanted = round_ + 1;
@@ -143,6 +140,7 @@ void Directory::catch_up(std::int64_t patience_us) {
   installed_.wait_for(lock, std::chrono::microseconds(patience_us),
                       [&] { return stopping_ || installed_round_ >= wanted; });
   --waiting_;
+  return installed_round_ >= wanted;
 }
 
 // Behind what the shards were just given.
@@ -158,14 +156,6 @@ void Directory::tell_caught_up(std::uint64_t round) {
   }
 }
 
-void Directory::report(std::vector<sink::KeyUse> uses, std::vector<sink::RejectedAgent> rejected) {
-  const std::lock_guard lock(mutex_);
-  if (reported_.size() + uses.size() <= kReportsMax)
-    reported_.insert(reported_.end(), uses.begin(), uses.end());
-  if (rejected_.size() + rejected.size() <= kReportsMax)
-    std::move(rejected.begin(), rejected.end(), std::back_inserter(rejected_));
-}
-
 bool Directory::wait(std::chrono::steady_clock::time_point rested) {
   std::unique_lock lock(mutex_);
   wake_.wait_for(lock, std::chrono::microseconds(poll_us_),
@@ -179,13 +169,12 @@ bool Directory::wait(std::chrono::steady_clock::time_point rested) {
 
 void Directory::run() {
   using Clock = std::chrono::steady_clock;
-  auto next_write = Clock::now() + kWriteUsesEvery;
   auto rested = Clock::now();
   for (;;) {
-    const bool stopping = wait(rested);
+    if (wait(rested)) return;
     const auto began = Clock::now();
     take_new_tiers();
-    if (!stopping) refresh();
+    const bool is_fresh = refresh();
     std::uint64_t round = 0;
     bool is_waited_for = false;
     {
@@ -193,27 +182,29 @@ void Directory::run() {
       round = round_;
       is_waited_for = waiting_ > 0;
     }
-    if (is_waited_for && !stopping) tell_caught_up(round);
+    if (is_waited_for) {
+      if (is_fresh) {
+        tell_caught_up(round);
+      } else {
+        poll_now();  // again, for who waits
+      }
+    }
     // A script that changes a thousand keys makes as many announcements.
     const auto ended = Clock::now();
     rested = ended + std::min<Clock::duration>(ended - began, std::chrono::microseconds(poll_us_));
-    if (stopping || ended >= next_write) {
-      write_reports();
-      next_write = Clock::now() + kWriteUsesEvery;
-    }
-    if (stopping) return;
   }
 }
 
-void Directory::note_health(const std::string& problem) {
+bool Directory::note_health(const std::string& problem) {
   const bool readable = problem.empty();
-  if (readable == healthy()) return;
+  if (readable == healthy()) return readable;
   healthy_.store(readable, std::memory_order_relaxed);
   if (readable) {
     log::info("directory: the store can be read again");
   } else {
     log::error("directory: cannot read the store, keys stay as they are: {}", problem);
   }
+  return readable;
 }
 
 void Directory::take_new_tiers() {
@@ -224,7 +215,7 @@ void Directory::take_new_tiers() {
   version_.reset();
 }
 
-void Directory::refresh() {
+bool Directory::refresh() {
   const auto version = store_->directory_version();
   if (!version) return note_health(version.error().message);
   if (*version == version_) return note_health({});
@@ -245,39 +236,7 @@ void Directory::refresh() {
         });
   }
   log::info("directory: {} organizations, {} keys", directory->orgs.size(), directory->keys.size());
-}
-
-void Directory::write_reports() {
-  std::vector<sink::KeyUse> reported;
-  std::vector<sink::RejectedAgent> rejected;
-  {
-    const std::lock_guard lock(mutex_);
-    reported.swap(reported_);
-    rejected.swap(rejected_);
-  }
-  if (!rejected.empty()) {
-    if (const auto written = store_->record_rejections(rejected); !written) {
-      log::debug("directory: {} rejected agents are written later: {}", rejected.size(),
-                 written.error().message);
-      report({}, std::move(rejected));
-    }
-  }
-  std::map<Uuid, sink::KeyUse> by_key;
-  for (const sink::KeyUse& use : reported) {
-    sink::KeyUse& sum = by_key[use.key_id];
-    sum.key_id = use.key_id;
-    sum.last_used_us = std::max(sum.last_used_us, use.last_used_us);
-    sum.last_failed_us = std::max(sum.last_failed_us, use.last_failed_us);
-    sum.failures += use.failures;
-  }
-  if (by_key.empty()) return;
-  std::vector<sink::KeyUse> uses;
-  uses.reserve(by_key.size());
-  for (const auto& [id, use] : by_key) uses.push_back(use);
-  if (const auto written = store_->record_key_use(uses); !written) {
-    log::debug("directory: the use of {} keys is written later: {}", uses.size(), written.error().message);
-    report(std::move(uses), {});
-  }
+  return true;
 }
 
 }  // namespace kavach::http

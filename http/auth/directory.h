@@ -1,11 +1,9 @@
-// Directory: keeps every shard's key table and policies equal to the store, and takes down what happened to
-// the keys.
+// Directory: keeps every shard's key table and policies equal to the store.
 //
 // One thread with a store connection of its own compares the directory's version every `poll`, and when
 // poll_now() tells it to; when another
 // process (or this one) changed a key, an organization, its subscription, limits, budgets or killed agents,
-// it loads the directory and hands each shard a new copy of the keys and the one new table of policies. Once
-// a second it writes the uses and failures that the shards report (contract/agentkavach.md 1.1).
+// it loads the directory and hands each shard a new copy of the keys and the one new table of policies.
 #pragma once
 
 #include <atomic>
@@ -81,10 +79,8 @@ class Directory {
   // again meanwhile, once more, but after loading a directory the thread rests as long as that took.
   void poll_now();
   // Any thread but a shard's and the directory's own: returns when every shard has what the store says by
-  // now, or after `patience_us`, or when it stops.
-  void catch_up(std::int64_t patience_us);
-  // Any thread: what a shard's key ring noted.
-  void report(std::vector<sink::KeyUse> uses, std::vector<sink::RejectedAgent> rejected);
+  // now, or after `patience_us`, or when it stops. Whether every shard has it.
+  bool catch_up(std::int64_t patience_us);
   // False while the store cannot be read. Any thread.
   bool healthy() const noexcept { return healthy_.load(std::memory_order_relaxed); }
 
@@ -96,10 +92,11 @@ class Directory {
   bool wait(std::chrono::steady_clock::time_point rested);
   void take_new_tiers();
   void tell_caught_up(std::uint64_t round);
-  void refresh();
-  // `problem`: why the store could not be read, empty when it could. Says so when that changed.
-  void note_health(const std::string& problem);
-  void write_reports();
+  // Whether the shards are given what the store says now.
+  bool refresh();
+  // `problem`: why the store could not be read, empty when it could. Says so when that changed. Whether it
+  // could.
+  bool note_health(const std::string& problem);
 
   Runtime& runtime_;
   const std::vector<KeyRing*> rings_;
@@ -122,8 +119,6 @@ class Directory {
   std::uint64_t waiting_ = 0;          // guarded by mutex_: callers of catch_up()
   std::condition_variable installed_;
   std::optional<quota::TierTable> new_tiers_;  // guarded by mutex_
-  std::vector<sink::KeyUse> reported_;         // guarded by mutex_
-  std::vector<sink::RejectedAgent> rejected_;  // guarded by mutex_
 };
 
 }  // namespace kavach::http

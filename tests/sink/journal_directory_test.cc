@@ -134,7 +134,8 @@ TEST_CASE_FIXTURE(DirectoryFixture,
     }
   });
   std::size_t events = 0;
-  for (int i = 0; i < 200; ++i) {
+  // Until segments were recycled many times, however slow the disk is.
+  for (int i = 0; i < 200 || (newest <= 1'000 && journal->healthy()); ++i) {
     const std::uint32_t before = newest;
     const auto found = read();
     events += found.size();
@@ -145,7 +146,7 @@ TEST_CASE_FIXTURE(DirectoryFixture,
   stopping = true;
   writer.join();
   CHECK(events > 200);
-  CHECK(newest > 1'000);
+  CHECK(journal->healthy());
 }
 
 }  // namespace kavach::sink::test

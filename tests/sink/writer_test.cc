@@ -145,7 +145,8 @@ struct Pipeline {
   }
 
   rd_kafka_conf_t* producer() const {
-    return conf_of({{"bootstrap.servers", broker.address()}, {"log_level", "0"}});
+    return conf_of(
+        {{"bootstrap.servers", broker.address()}, {"log_level", "0"}, {"enable.idempotence", "true"}});
   }
   rd_kafka_conf_t* consumer(const std::string& group) const {
     return conf_of({{"bootstrap.servers", broker.address()},

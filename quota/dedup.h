@@ -11,12 +11,13 @@
 #pragma once
 
 #include <array>
-#include <boost/align/aligned_allocator.hpp>
 #include <cstdint>
+#include <memory>
 #include <string_view>
 #include <vector>
 
 #include "engine/clock.h"
+#include "engine/huge_pages.h"
 #include "engine/ids.h"
 
 namespace kavach::quota {
@@ -101,8 +102,9 @@ class DedupTable {
   // Slots are searched a cache line at a time: a key's chain begins at the first slot of its line.
   static constexpr std::size_t kLineBytes = 64;
   static constexpr std::size_t kLineSlots = kLineBytes / sizeof(Slot);
-  using Slots = std::vector<Slot, boost::alignment::aligned_allocator<Slot, kLineBytes>>;
+  using Slots = std::vector<Slot, HugePageAllocator<Slot>>;
   struct Part {
+    explicit Part(HugePages& pages) : slots(HugePageAllocator<Slot>(pages)) {}
     Slots slots;  // as many as fill whole lines
     std::uint32_t used = 0;
     std::uint32_t used_max = 0;  // it is full
@@ -140,7 +142,8 @@ class DedupTable {
 
   Options options_;
   std::uint64_t part_slots_max_;
-  std::array<Part, kParts> parts_;
+  std::unique_ptr<HugePages> pages_ = std::make_unique<HugePages>();  // of the parts: outlives them
+  std::vector<Part> parts_;                                           // kParts of them
   std::size_t next_sweep_ = 0;
   std::uint64_t evicted_ = 0;
 

@@ -65,7 +65,7 @@ PaddedBuffer BufferPool::take_large(std::size_t bytes) {
 }
 
 void BufferPool::give(PaddedBuffer buffer) {
-  if (buffer.capacity() == 0) return;
+  if (buffer.capacity() < buffer_bytes_) return;
   if (buffer.capacity() > buffer_bytes_) {
     if (large_bytes_ + buffer.capacity() > large_bytes_max_) return;
     large_bytes_ += buffer.capacity();

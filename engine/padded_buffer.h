@@ -50,7 +50,8 @@ class PaddedBuffer {
 // Owner thread only.
 class BufferPool {
  public:
-  // Keeps up to `keep_max` buffers of `buffer_bytes`, and larger ones up to `large_bytes_max` together.
+  // Keeps up to `keep_max` buffers of `buffer_bytes`, and larger ones up to `large_bytes_max` together. A
+  // smaller one would make who takes it next grow it.
   BufferPool(std::size_t buffer_bytes, std::size_t keep_max, std::size_t large_bytes_max)
       : buffer_bytes_(buffer_bytes), keep_max_(keep_max), large_bytes_max_(large_bytes_max) {}
   PaddedBuffer take();

@@ -58,7 +58,7 @@ DedupTable::DedupTable(const Options& options)
   const std::uint64_t part_slots = options.keys_max / kParts * kFullDenominator / kFullNumerator + 1;
   part_slots_max_ = std::max<std::uint64_t>(kFirstSlots, part_slots / kLineSlots * kLineSlots);
   parts_.reserve(kParts);
-  for (std::size_t i = 0; i < kParts; ++i) resize(parts_.emplace_back(*pages_), kFirstSlots);
+  for (std::size_t i = 0; i < kParts; ++i) resize(parts_.emplace_back(*pages_), first_slots(i));
 }
 
 DedupTable::Number DedupTable::take_number() noexcept {
@@ -218,6 +218,15 @@ void DedupTable::resize(Part& part, std::size_t slots) {
   part.used_max = static_cast<std::uint32_t>(slots * kFullNumerator / kFullDenominator - 1);
 }
 
+// Up to an eighth more than is expected, each part another size, so that they are not all full at the same
+// time.
+std::size_t DedupTable::first_slots(std::size_t part_index) const noexcept {
+  const std::uint64_t expected = options_.keys_expected / kParts;
+  const std::uint64_t keys = expected + expected * part_index / (8 * kParts);
+  const std::uint64_t slots = std::min(keys * kFullDenominator / kFullNumerator, part_slots_max_);
+  return whole_lines(std::max<std::uint64_t>(slots, kFirstSlots));
+}
+
 std::size_t DedupTable::expired_count(const Slots& slots) const noexcept {
   return static_cast<std::size_t>(
       std::count_if(slots.begin(), slots.end(), [this](const Slot& slot) { return expired(slot); }));
@@ -229,9 +238,10 @@ void DedupTable::rebuild(Part& part) {
   Slots old(part.slots.get_allocator());
   old.swap(part.slots);
   const std::size_t living = part.used - expired_count(old);
-  std::size_t wanted = std::max(kFirstSlots, living * kGrowPercent / 100);
-  if (old.size() < kStaggerSlots && wanted >= kStaggerSlots) {
-    const auto index = static_cast<std::size_t>(&part - parts_.data());
+  const auto index = static_cast<std::size_t>(&part - parts_.data());
+  const std::size_t first = first_slots(index);
+  std::size_t wanted = std::max(first, living * kGrowPercent / 100);
+  if (old.size() < std::max(kStaggerSlots, first + 1) && wanted >= std::max(kStaggerSlots, first + 1)) {
     const std::size_t percent =
         kStaggerPercentMin + (kStaggerPercentMax - kStaggerPercentMin) * index / kParts;
     wanted = living * percent / 100;

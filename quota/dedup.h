@@ -51,6 +51,9 @@ class DedupTable {
   struct Options {
     std::int64_t window_hours = 168;
     std::uint64_t keys_max = 10'000'000;
+    // Room for so many is taken by the constructor and never given back: until there are more, no claim waits
+    // for a part to be moved and for memory.
+    std::uint64_t keys_expected = 0;
     std::uint64_t first_number = 1;  // of a claim; for tests, since the numbers come round after 2^40
   };
   // Claims under way at most; more is backpressure.
@@ -129,6 +132,7 @@ class DedupTable {
   Slot* occupy(Part& part, const DedupKey& key, Slot* empty);
   Slot* make_room(Part& part, const DedupKey& key);
   static void resize(Part& part, std::size_t slots);
+  std::size_t first_slots(std::size_t part_index) const noexcept;
   void rebuild(Part& part);
   void erase(Part& part, std::size_t index) noexcept;
   bool forget_oldest_near(Part& part, const DedupKey& key) noexcept;

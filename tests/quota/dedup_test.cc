@@ -230,6 +230,29 @@ TEST_CASE("remembered keys take at most 44 bytes each, also while the table grow
   CHECK(table.size() == 2'000'000);
 }
 
+TEST_CASE("a table with room for what is expected stays as it is until there is more") {
+  DedupTable table({.window_hours = 1, .keys_max = 1'000'000, .keys_expected = 300'000});
+  const std::uint64_t bytes = table.bytes();
+  CHECK(bytes >= std::uint64_t{300'000} * 20);
+  CHECK(bytes <= std::uint64_t{300'000} * 24);
+  std::uint64_t n = 0;
+  // A part may get some more than another.
+  while (n < 250'000) add(table, n++, kStart);
+  CHECK(table.bytes() == bytes);
+  // What is forgotten leaves its room.
+  const WallMicros later = kStart + 3 * kMicrosPerHour;
+  for (int i = 0; i < 256; ++i) table.sweep(later);
+  CHECK(table.size() == 0);
+  CHECK(table.bytes() >= bytes);
+  CHECK(table.bytes() <= bytes * 11 / 10);
+  const std::uint64_t swept = table.bytes();
+  for (std::uint64_t i = 0; i < 250'000; ++i) REQUIRE(add(table, n++, later) == DedupTable::Found::kClaimed);
+  CHECK(table.bytes() == swept);
+  while (n < 1'130'000) add(table, n++, later);
+  CHECK(table.size() == 880'000);
+  CHECK(table.evicted() == 0);
+}
+
 TEST_CASE("at its bound the table forgets the oldest keys and stays as large as it is") {
   // Also where the numbers come round, and the youngest key has the smallest one.
   for (const DedupTable::Number first : {DedupTable::Number{1}, kLastNumbers}) {

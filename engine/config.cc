@@ -400,6 +400,8 @@ void Reader::check_relations() {
   at_least("http.connections_max", http.connections_max, engine.shards, "one for each of engine.shards");
   at_least("quota.dedup_keys_max", quota.dedup_keys_max, ingest.batch_events_max,
            "the keys of one batch (ingest.batch_events_max)");
+  at_least("quota.dedup_keys_max", quota.dedup_keys_max, quota.dedup_keys_expected,
+           "quota.dedup_keys_expected");
   at_least("redis.lease_ms", redis.lease_ms, 2 * redis.renew_ms,
            "two of redis.renew_ms, so that a lost renewal does not end a lease");
   at_least("redis.renew_ms", redis.renew_ms, redis.reply_timeout_ms, "redis.reply_timeout_ms");

@@ -54,8 +54,9 @@ struct Config {
   struct Quota {
     std::string tiers_file;
     std::int64_t dedup_window_hours;
-    std::int64_t dedup_keys_max;  // of the whole process
-    std::string daily_mode;       // each enforce or shadow
+    std::int64_t dedup_keys_max;       // of the whole process
+    std::int64_t dedup_keys_expected;  // of the whole process
+    std::string daily_mode;            // each enforce or shadow
     std::string burst_mode;
     std::string agents_mode;
     std::string budget_mode;

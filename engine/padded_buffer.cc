@@ -7,6 +7,12 @@
 #include "engine/check.h"
 
 namespace kavach {
+namespace {
+
+// A buffer is not lent to who needs less than this part of it.
+constexpr std::size_t kTooLarge = 4;
+
+}  // namespace
 
 void PaddedBuffer::reserve(std::size_t capacity) {
   if (capacity <= capacity_) return;
@@ -45,9 +51,34 @@ PaddedBuffer BufferPool::take() {
   return buffer;
 }
 
+PaddedBuffer BufferPool::take_large(std::size_t bytes) {
+  for (std::size_t i = large_.size(); i-- > 0;) {
+    if (large_[i].capacity() < bytes || large_[i].capacity() / kTooLarge > bytes) continue;
+    PaddedBuffer buffer = std::move(large_[i]);
+    large_.erase(large_.begin() + static_cast<std::ptrdiff_t>(i));
+    large_unused_ = std::min(large_unused_, i);
+    large_bytes_ -= buffer.capacity();
+    buffer.clear();
+    return buffer;
+  }
+  return {};
+}
+
 void BufferPool::give(PaddedBuffer buffer) {
-  if (buffer.capacity() == 0 || buffer.capacity() > buffer_bytes_ || free_.size() >= keep_max_) return;
-  free_.push_back(std::move(buffer));
+  if (buffer.capacity() < buffer_bytes_) return;
+  if (buffer.capacity() > buffer_bytes_) {
+    if (large_bytes_ + buffer.capacity() > large_bytes_max_) return;
+    large_bytes_ += buffer.capacity();
+    large_.push_back(std::move(buffer));
+  } else if (free_.size() < keep_max_) {
+    free_.push_back(std::move(buffer));
+  }
+}
+
+void BufferPool::free_unused() {
+  for (std::size_t i = 0; i < large_unused_; ++i) large_bytes_ -= large_[i].capacity();
+  large_.erase(large_.begin(), large_.begin() + static_cast<std::ptrdiff_t>(large_unused_));
+  large_unused_ = large_.size();
 }
 
 }  // namespace kavach

@@ -153,7 +153,10 @@ void add_quota(std::vector<Setting>& rows) {
                   "hours", Reload::kRestart, "An idempotency key is remembered this long."});
   rows.push_back(
       {"quota.dedup_keys_max", integer<kTable, &Quota::dedup_keys_max>(10'000'000, 1, 1'000'000'000), "keys",
-       Reload::kRestart, "Idempotency keys remembered by the whole process, at most 40 bytes each."});
+       Reload::kRestart, "Idempotency keys remembered by the whole process, at most 44 bytes each."});
+  rows.push_back({"quota.dedup_keys_expected",
+                  integer<kTable, &Quota::dedup_keys_expected>(0, 0, 1'000'000'000), "keys", Reload::kRestart,
+                  "Room for so many is taken at the start, 22 bytes each, instead of while batches wait."});
   rows.push_back({"quota.daily_mode", choice<kTable, &Quota::daily_mode>(kLimitModes, "enforce"), "",
                   Reload::kLive, "The day's events. shadow: evaluated and counted, but nothing is refused."});
   rows.push_back({"quota.burst_mode", choice<kTable, &Quota::burst_mode>(kLimitModes, "enforce"), "",

@@ -225,7 +225,8 @@ Status Node::build() {
     lane.admission = std::make_unique<quota::Admission>(
         quota::DedupTable::Options{
             .window_hours = config_.quota.dedup_window_hours,
-            .keys_max = static_cast<std::uint64_t>(config_.quota.dedup_keys_max) / shards + 1},
+            .keys_max = static_cast<std::uint64_t>(config_.quota.dedup_keys_max) / shards + 1,
+            .keys_expected = static_cast<std::uint64_t>(config_.quota.dedup_keys_expected) / shards},
         *lane.ledger);
     lane.ingest = std::make_unique<IngestHandler>(shard, lane.keys, *lane.admission, *journal_,
                                                   kafka_ == nullptr ? nullptr : &kafka_->progress(), hasher_,

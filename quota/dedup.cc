@@ -14,8 +14,8 @@ namespace {
 constexpr std::uint64_t kNumberMask = ~DedupKey::kLowMask;
 
 constexpr std::size_t kFirstSlots = 16;
-// Grown to 2.5x of what lives, refilled to 4/5: 16 bytes a key become 20 to 40, and each key is moved once on
-// average.
+// Grown to 2.5x of what lives, refilled to 4/5: 16 bytes a key become 20 to 40, up to 44 with what is free
+// between the parts while they grow, and each key is moved once on average.
 constexpr std::size_t kFullNumerator = 4;
 constexpr std::size_t kFullDenominator = 5;
 constexpr std::size_t kGrowPercent = 250;
@@ -57,7 +57,8 @@ DedupTable::DedupTable(const Options& options)
       first_of_hour_(static_cast<std::size_t>(options.window_hours) + 2) {
   const std::uint64_t part_slots = options.keys_max / kParts * kFullDenominator / kFullNumerator + 1;
   part_slots_max_ = std::max<std::uint64_t>(kFirstSlots, part_slots / kLineSlots * kLineSlots);
-  for (Part& part : parts_) resize(part, kFirstSlots);
+  parts_.reserve(kParts);
+  for (std::size_t i = 0; i < kParts; ++i) resize(parts_.emplace_back(*pages_), first_slots(i));
 }
 
 DedupTable::Number DedupTable::take_number() noexcept {
@@ -217,6 +218,15 @@ void DedupTable::resize(Part& part, std::size_t slots) {
   part.used_max = static_cast<std::uint32_t>(slots * kFullNumerator / kFullDenominator - 1);
 }
 
+// Up to an eighth more than is expected, each part another size, so that they are not all full at the same
+// time.
+std::size_t DedupTable::first_slots(std::size_t part_index) const noexcept {
+  const std::uint64_t expected = options_.keys_expected / kParts;
+  const std::uint64_t keys = expected + expected * part_index / (8 * kParts);
+  const std::uint64_t slots = std::min(keys * kFullDenominator / kFullNumerator, part_slots_max_);
+  return whole_lines(std::max<std::uint64_t>(slots, kFirstSlots));
+}
+
 std::size_t DedupTable::expired_count(const Slots& slots) const noexcept {
   return static_cast<std::size_t>(
       std::count_if(slots.begin(), slots.end(), [this](const Slot& slot) { return expired(slot); }));
@@ -225,12 +235,13 @@ std::size_t DedupTable::expired_count(const Slots& slots) const noexcept {
 // Drops what is expired and gives what lives room to grow: up to the bound, and beyond it only when nothing
 // can be forgotten, since the claims of batches under way have a bound of their own.
 void DedupTable::rebuild(Part& part) {
-  Slots old;
+  Slots old(part.slots.get_allocator());
   old.swap(part.slots);
   const std::size_t living = part.used - expired_count(old);
-  std::size_t wanted = std::max(kFirstSlots, living * kGrowPercent / 100);
-  if (old.size() < kStaggerSlots && wanted >= kStaggerSlots) {
-    const auto index = static_cast<std::size_t>(&part - parts_.data());
+  const auto index = static_cast<std::size_t>(&part - parts_.data());
+  const std::size_t first = first_slots(index);
+  std::size_t wanted = std::max(first, living * kGrowPercent / 100);
+  if (old.size() < std::max(kStaggerSlots, first + 1) && wanted >= std::max(kStaggerSlots, first + 1)) {
     const std::size_t percent =
         kStaggerPercentMin + (kStaggerPercentMax - kStaggerPercentMin) * index / kParts;
     wanted = living * percent / 100;
@@ -297,10 +308,8 @@ std::uint64_t DedupTable::size() const noexcept {
 }
 
 std::uint64_t DedupTable::bytes() const noexcept {
-  std::uint64_t slots = 0;
-  for (const Part& part : parts_) slots += part.slots.capacity();
-  return slots * sizeof(Slot) + under_way_.capacity() * sizeof(UnderWay) +
-         first_of_hour_.capacity() * sizeof(Number) + sizeof(*this);
+  return pages_->bytes() + under_way_.capacity() * sizeof(UnderWay) +
+         first_of_hour_.capacity() * sizeof(Number) + parts_.capacity() * sizeof(Part) + sizeof(*this);
 }
 
 }  // namespace kavach::quota

@@ -11,12 +11,13 @@
 #pragma once
 
 #include <array>
-#include <boost/align/aligned_allocator.hpp>
 #include <cstdint>
+#include <memory>
 #include <string_view>
 #include <vector>
 
 #include "engine/clock.h"
+#include "engine/huge_pages.h"
 #include "engine/ids.h"
 
 namespace kavach::quota {
@@ -50,6 +51,9 @@ class DedupTable {
   struct Options {
     std::int64_t window_hours = 168;
     std::uint64_t keys_max = 10'000'000;
+    // Room for so many is taken by the constructor and never given back: until there are more, no claim waits
+    // for a part to be moved and for memory.
+    std::uint64_t keys_expected = 0;
     std::uint64_t first_number = 1;  // of a claim; for tests, since the numbers come round after 2^40
   };
   // Claims under way at most; more is backpressure.
@@ -101,8 +105,9 @@ class DedupTable {
   // Slots are searched a cache line at a time: a key's chain begins at the first slot of its line.
   static constexpr std::size_t kLineBytes = 64;
   static constexpr std::size_t kLineSlots = kLineBytes / sizeof(Slot);
-  using Slots = std::vector<Slot, boost::alignment::aligned_allocator<Slot, kLineBytes>>;
+  using Slots = std::vector<Slot, HugePageAllocator<Slot>>;
   struct Part {
+    explicit Part(HugePages& pages) : slots(HugePageAllocator<Slot>(pages)) {}
     Slots slots;  // as many as fill whole lines
     std::uint32_t used = 0;
     std::uint32_t used_max = 0;  // it is full
@@ -127,6 +132,7 @@ class DedupTable {
   Slot* occupy(Part& part, const DedupKey& key, Slot* empty);
   Slot* make_room(Part& part, const DedupKey& key);
   static void resize(Part& part, std::size_t slots);
+  std::size_t first_slots(std::size_t part_index) const noexcept;
   void rebuild(Part& part);
   void erase(Part& part, std::size_t index) noexcept;
   bool forget_oldest_near(Part& part, const DedupKey& key) noexcept;
@@ -140,7 +146,8 @@ class DedupTable {
 
   Options options_;
   std::uint64_t part_slots_max_;
-  std::array<Part, kParts> parts_;
+  std::unique_ptr<HugePages> pages_ = std::make_unique<HugePages>();  // of the parts: outlives them
+  std::vector<Part> parts_;                                           // kParts of them
   std::size_t next_sweep_ = 0;
   std::uint64_t evicted_ = 0;
 

@@ -23,6 +23,11 @@ constexpr std::uint64_t kLingerBytesMax = std::uint64_t{64} << 20;
 
 constexpr std::string_view kBareLineFeed = "Malformed HTTP request: line feed without carriage return";
 
+// Large buffers come in steps, so that they fit bodies of about the same size.
+std::size_t whole_steps(std::size_t bytes) {
+  return (bytes + kBufferBytes - 1) / kBufferBytes * kBufferBytes;
+}
+
 bool is_token_char(char c) {
   return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
          std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
@@ -142,10 +147,8 @@ void Connection::read_more() {
   PaddedBuffer& buffer = state_->buffer;
   if (buffer.capacity() == 0) buffer = server_.buffers_.take();
   if (buffer.size() == buffer.capacity()) {
-    // Memory grows with what has arrived, not with what was announced.
-    const std::size_t wanted = buffer.capacity() * 4;
     const std::size_t end = header_end_ - begin_ + body_bytes_;
-    if (!make_room(phase_ == Phase::kBody ? std::min(end, wanted) : buffer.size() + 1)) return;
+    if (!make_room(phase_ == Phase::kBody ? end : buffer.capacity() * 2)) return;
   }
   const Socket::Moved moved = socket_.read(buffer.data() + buffer.size(), buffer.capacity() - buffer.size());
   switch (moved.outcome) {
@@ -391,17 +394,20 @@ void Connection::move_request_to_front() {
   begin_ = 0;
 }
 
-// Makes the buffer hold `bytes_needed` from the current request's first byte on. False: refused for lack of
-// memory.
+// Makes room for more of the current request, which is `bytes_needed` long with what is still to come. False:
+// refused for lack of memory.
 bool Connection::make_room(std::size_t bytes_needed) {
   move_request_to_front();
   PaddedBuffer& buffer = state_->buffer;
   if (bytes_needed <= buffer.capacity()) return true;
   const bool has_views = phase_ != Phase::kIdle && phase_ != Phase::kHeader;
-  PaddedBuffer grown(std::max(bytes_needed, buffer.capacity() * 2));
+  // What is there already costs nothing. New memory grows with what has arrived, not with what was announced.
+  PaddedBuffer grown = server_.buffers_.take_large(bytes_needed);
+  if (grown.capacity() == 0) grown.reserve(std::min(whole_steps(bytes_needed), buffer.capacity() * 4));
   grown.append(buffer.view());
   if (has_views) rebase_views(buffer.data(), grown.data());
   buffer.swap(grown);
+  server_.buffers_.give(std::move(grown));
   return charge_memory();
 }
 

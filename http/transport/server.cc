@@ -16,6 +16,9 @@ using asio::ip::tcp;
 
 // Buffers of a shard that are kept for the next request: a few MiB, warm in the cache.
 constexpr std::size_t kBuffersKept = 64;
+// Of larger ones, while bodies need them: 40 of 1000 events.
+constexpr std::size_t kLargeBytesKept = std::size_t{16} << 20;
+constexpr MonoMicros kFreeUnusedEvery = kMicrosPerSecond;
 constexpr std::int64_t kLingerTimeout = 2 * kMicrosPerSecond;
 
 using ReusePort = asio::detail::socket_option::boolean<SOL_SOCKET, SO_REUSEPORT>;
@@ -61,7 +64,7 @@ Server::Server(Shard& shard, Handler& handler, ServerOptions options,
       options_(std::move(options)),
       open_connections_(open_connections),
       acceptor_(shard.io().get_executor()),
-      buffers_(kBufferBytes, kBuffersKept) {
+      buffers_(kBufferBytes, kBuffersKept, kLargeBytesKept) {
   shard_.at_tick([this] { on_tick(); });
 }
 
@@ -214,6 +217,10 @@ void Server::on_tick() {
   if (accept_paused_ && !draining_) {
     accept_paused_ = false;
     accept();
+  }
+  if (now >= free_unused_at_) {
+    buffers_.free_unused();
+    free_unused_at_ = now + kFreeUnusedEvery;
   }
 }
 

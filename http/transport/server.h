@@ -129,6 +129,7 @@ class Server {
   bool draining_ = false;
   bool accept_paused_ = false;
   BufferPool buffers_;
+  MonoMicros free_unused_at_ = 0;
   std::vector<std::unique_ptr<ReadState>> free_states_;
   std::uint64_t body_memory_ = 0;
   std::string scratch_;  // answers are rendered here, and copied only if the peer does not take them at once

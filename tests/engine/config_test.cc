@@ -243,6 +243,8 @@ TEST_CASE("settings that do not go together are refused where they were set") {
         "k.toml:4:19: http.connections_max: 7 must be at least 8: one for each of engine.shards");
   about("[quota]\ndedup_keys_max = 999\n",
         "k.toml:2:18: quota.dedup_keys_max: 999 must be at least 1000: the keys of one batch");
+  about("[quota]\ndedup_keys_max = 2000\ndedup_keys_expected = 2001\n",
+        "k.toml:2:18: quota.dedup_keys_max: 2000 must be at least 2001: quota.dedup_keys_expected");
   about("[http]\ntls_certificate_file = \"c.pem\"\n",
         "k.toml:2:24: http.tls_certificate_file: needs http.tls_key_file beside it");
   about("[http]\ntls_key_file = \"k.pem\"\n",

@@ -1,4 +1,5 @@
-// PaddedBuffer: content survives growing, padding is always there, and the pool keeps only ordinary buffers.
+// PaddedBuffer: content survives growing, padding is always there, and the pool keeps large buffers only
+// while they are used.
 #include "engine/padded_buffer.h"
 
 #include <doctest/doctest.h>
@@ -80,7 +81,7 @@ TEST_CASE("a moved-from buffer is empty and usable, also after moving to itself"
 }
 
 TEST_CASE("the pool gives the buffer back that came last, empty") {
-  BufferPool pool(64, 2);
+  BufferPool pool(64, 2, 0);
   PaddedBuffer first = pool.take();
   PaddedBuffer second = pool.take();
   CHECK(first.capacity() == 64);
@@ -93,8 +94,8 @@ TEST_CASE("the pool gives the buffer back that came last, empty") {
   CHECK(again.size() == 0);
 }
 
-TEST_CASE("the pool keeps neither what has grown nor more than it may") {
-  BufferPool pool(64, 1);
+TEST_CASE("the pool keeps neither what has another size nor more than it may") {
+  BufferPool pool(64, 1, 0);
   PaddedBuffer grown = pool.take();
   grown.reserve(65);
   pool.give(std::move(grown));
@@ -102,11 +103,52 @@ TEST_CASE("the pool keeps neither what has grown nor more than it may") {
   pool.give(PaddedBuffer());
   CHECK(pool.take().capacity() == 64);
 
-  // Smaller ones are told apart by their capacity.
-  pool.give(PaddedBuffer(32));
-  pool.give(PaddedBuffer(48));
-  CHECK(pool.take().capacity() == 32);
+  // One of chunks is as large as its content was.
+  pool.give(PaddedBuffer(63));
   CHECK(pool.take().capacity() == 64);
+}
+
+TEST_CASE("the pool lends a large buffer to who needs about as much, the one that came last first") {
+  BufferPool pool(64, 1, 10'000);
+  for (const std::size_t capacity : {1000, 3000, 2000}) pool.give(PaddedBuffer(capacity));
+  CHECK(pool.take_large(5000).capacity() == 0);
+  CHECK(pool.take_large(400).capacity() == 1000);
+  CHECK(pool.take_large(400).capacity() == 0);
+  CHECK(pool.take_large(1500).capacity() == 2000);
+  PaddedBuffer used = pool.take_large(1500);
+  CHECK(used.capacity() == 3000);
+  used.append("rest of another request");
+  pool.give(std::move(used));
+  CHECK(pool.take_large(1500).size() == 0);
+}
+
+TEST_CASE("the pool keeps no more large buffers than it may, together") {
+  BufferPool pool(64, 1, 2500);
+  for (int i = 0; i < 3; ++i) pool.give(PaddedBuffer(1000));
+  PaddedBuffer first = pool.take_large(1000);
+  CHECK(first.capacity() == 1000);
+  CHECK(pool.take_large(1000).capacity() == 1000);
+  CHECK(pool.take_large(1000).capacity() == 0);
+  pool.give(PaddedBuffer(2501));
+  CHECK(pool.take_large(2501).capacity() == 0);
+  pool.give(std::move(first));
+  CHECK(pool.take_large(1000).capacity() == 1000);
+}
+
+TEST_CASE("large buffers that nobody has needed for a while are freed, and the others stay") {
+  BufferPool pool(64, 1, 10'000);
+  pool.give(PaddedBuffer(1000));
+  pool.give(PaddedBuffer(1001));
+  pool.give(PaddedBuffer(1002));
+  pool.free_unused();  // they have just come
+  pool.give(pool.take_large(1001));
+  pool.free_unused();
+  CHECK(pool.take_large(500).capacity() == 1002);
+  CHECK(pool.take_large(500).capacity() == 0);
+  pool.give(PaddedBuffer(1000));
+  pool.free_unused();
+  pool.free_unused();
+  CHECK(pool.take_large(500).capacity() == 0);
 }
 
 }  // namespace

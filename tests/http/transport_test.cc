@@ -227,6 +227,28 @@ TEST_CASE_FIXTURE(TransportFixture, "a body larger than a buffer arrives whole, 
   CHECK(body_of(client.answer()) == "2 /big?q " + body);
 }
 
+TEST_CASE_FIXTURE(TransportFixture, "large bodies use each other's buffers and see nothing of each other") {
+  std::string requests;
+  std::vector<std::string> bodies;
+  for (const std::size_t size : {300'000, 200'000, 400'000, 70'000, 300'001}) {
+    const char letter = static_cast<char>('a' + bodies.size());
+    bodies.emplace_back(size, letter);
+    requests += "POST /" + std::string(1, letter) +
+                " HTTP/1.1\r\nHost: h\r\nContent-Length: " + std::to_string(size) + "\r\n\r\n" +
+                bodies.back();
+  }
+  // Behind each other in one buffer, and each alone.
+  Client client(port);
+  client.send(requests);
+  for (const std::string& body : bodies)
+    REQUIRE(body_of(client.answer()) == "2 /" + body.substr(0, 1) + "? " + body);
+  for (const std::string& body : bodies) {
+    client.send("POST /taken HTTP/1.1\r\nHost: h\r\nContent-Length: " + std::to_string(body.size()) +
+                "\r\n\r\n" + body);
+    REQUIRE(body_of(client.answer()) == body);
+  }
+}
+
 TEST_CASE_FIXTURE(TransportFixture, "what RFC 9112 forbids is refused and ends the connection") {
   const auto refused_with = [&](const std::string& request, const std::string& status) {
     CAPTURE(request.substr(0, 120));

@@ -2,7 +2,7 @@
 // batches are decided and settled on a node that is its own fleet.
 //
 // A batch that has been of every kind once is the warm-up. The deduplication table is not seen here: its
-// parts come from an aligned allocator, and grow with the keys that are remembered (dedup.h).
+// parts come from HugePages (engine/huge_pages.h), and grow with the keys that are remembered (dedup.h).
 #include <doctest/doctest.h>
 #include <stdlib.h>
 

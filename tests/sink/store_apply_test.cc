@@ -391,4 +391,23 @@ TEST_CASE_FIXTURE(StoreFixture,
   CHECK(remembered(0).size() == 5);
 }
 
+TEST_CASE_FIXTURE(StoreFixture, "minutes are forgotten after 49 hours, in slices, and hours are not") {
+  const WallMicros start = clock.now;
+  for (std::uint32_t i = 0; i < 5; ++i) {
+    const WallMicros at = start + i * 60 * kMicrosPerSecond;
+    apply(make_batch(i, at, {make_event("a", "", at)}), i + 1);
+  }
+  const auto kept = [&] { return sql.integer("SELECT COUNT(*) FROM usage_minute"); };
+  clock.now = start + 49 * kMicrosPerHour;
+  CHECK(Sql::must(store->prune(0, 10)) == 0);
+  clock.now += 180 * kMicrosPerSecond;
+  CHECK(Sql::must(store->prune(0, 2)) == 2);
+  CHECK(kept() == 3);
+  CHECK(sql.integer("SELECT MIN(minute_s) FROM usage_minute") == start / kMicrosPerSecond + 2 * 60);
+  CHECK(Sql::must(store->prune(0, 2)) == 1);
+  CHECK(Sql::must(store->prune(0, 2)) == 0);
+  CHECK(kept() == 2);
+  CHECK(sql.integer("SELECT SUM(events) FROM usage_hourly") == 5);
+}
+
 }  // namespace kavach::sink::test

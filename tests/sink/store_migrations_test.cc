@@ -23,8 +23,8 @@ constexpr std::string_view kSchemaText =
     "WHERE sql IS NOT NULL AND type IN ('table', 'index') AND name NOT IN ('schema_migrations', "
     "'shipper_positions', 'directory_version', 'org_limits', 'node_usage', 'partition_positions', "
     "'ix_node_usage_period', "
-    "'ix_agents_killed', 'ix_deliveries_created', 'ix_alert_events_created', 'ix_alert_fired_at') ORDER BY "
-    "name";
+    "'ix_agents_killed', 'ix_deliveries_created', 'ix_alert_events_created', 'ix_alert_fired_at', "
+    "'ix_usage_minute_at') ORDER BY name";
 
 // FNV-1a: short, and enough to notice an edit.
 std::uint64_t fingerprint(std::string_view text) {
@@ -69,16 +69,16 @@ TEST_CASE("each migration is remembered with its number, name and time") {
   Sql sql(folder.file("kavach.db"));
   CHECK(sql.lines("SELECT number, name, applied_at_us FROM schema_migrations ORDER BY number", 3) ==
         std::vector<std::string>{"1|contract|42", "2|kavach|42", "3|limits|42", "4|partition_positions|42",
-                                 "5|billing|42", "6|alerts|42"});
+                                 "5|billing|42", "6|alerts|42", "7|bounds|42"});
 }
 
 TEST_CASE("a database of a newer version is refused in words, and not touched") {
   StoreFixture f;
-  f.sql.execute("INSERT INTO schema_migrations (number, name, applied_at_us) VALUES (7, 'later', 0)");
+  f.sql.execute("INSERT INTO schema_migrations (number, name, applied_at_us) VALUES (8, 'later', 0)");
   const auto opened = open_sqlite(f.path);
   REQUIRE(opened.has_error());
   CHECK_FALSE(opened.error().retryable);
-  CHECK(opened.error().message.find("schema version 7") != std::string::npos);
+  CHECK(opened.error().message.find("schema version 8") != std::string::npos);
   CHECK(opened.error().message.find("newer Kavach") != std::string::npos);
 }
 
@@ -131,7 +131,7 @@ TEST_CASE("eight processes that open a missing file at once make one schema") {
     REQUIRE(::waitpid(child, &status, 0) == child);
     CHECK(status == 0);
   }
-  CHECK(Sql(path).integer("SELECT COUNT(*) FROM schema_migrations") == 6);
+  CHECK(Sql(path).integer("SELECT COUNT(*) FROM schema_migrations") == 7);
 }
 
 TEST_CASE("the database and its write-ahead log are readable by their owner only") {

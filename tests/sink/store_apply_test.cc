@@ -248,6 +248,10 @@ TEST_CASE_FIXTURE(StoreFixture, "a run knows its first agent, its last outcome a
                   "FROM runs",
                   6) == std::vector<std::string>{R"(planner|1|4|1|[",","a","b\"m"]|15)"});
   CHECK(sql.integer("SELECT json_valid(models) FROM runs") == 1);
+  const auto counted = [&] { return sql.lines("SELECT name, total_runs FROM agents ORDER BY 1", 2); };
+  CHECK(counted() == std::vector<std::string>{"planner|1", "worker|0"});
+  sql.execute("DELETE FROM runs");
+  CHECK(counted() == std::vector<std::string>{"planner|0", "worker|0"});
 }
 
 TEST_CASE_FIXTURE(StoreFixture, "a run lists a hundred models at most, and stays readable") {
@@ -354,6 +358,29 @@ TEST_CASE_FIXTURE(StoreFixture,
                 "SUM(input_tokens), SUM(output_tokens), SUM(duration_ms), COUNT(DISTINCT model) FROM events "
                 "WHERE run_id IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2",
                 11));
+}
+
+TEST_CASE_FIXTURE(StoreFixture, "whatever comes in, an agent has as many runs as there are rows of it") {
+  const std::uint64_t seed = 20'261'126;
+  CAPTURE(seed);
+  Random random(seed);
+  const std::vector<std::string> agents{"a", "b", "c"};
+  std::vector<std::string> ids;
+  for (int i = 0; i < 40; ++i) ids.push_back("run-" + std::to_string(i));
+  for (std::uint32_t seq = 1; seq <= 30; ++seq) {
+    std::vector<Event> events;
+    for (int i = 0; i < 8; ++i) {
+      const std::string& agent = agents[random.next() % agents.size()];
+      events.push_back(make_event(agent, "", clock.now - static_cast<std::int64_t>(random.next() % 1000)));
+      events.back().run_id = ids[random.next() % ids.size()];
+    }
+    Batch batch = make_batch(seq, clock.now, std::move(events));
+    batch.org_id = numbered_id(2, seq % 2);
+    apply(batch, seq);
+    apply(batch, seq);  // a frame that is read again
+  }
+  CHECK(sql.lines("SELECT org_id, name, total_runs FROM agents WHERE total_runs <> 0 ORDER BY 1, 2", 3) ==
+        sql.lines("SELECT org_id, agent_name, COUNT(*) FROM runs GROUP BY 1, 2 ORDER BY 1, 2", 3));
 }
 
 TEST_CASE_FIXTURE(StoreFixture,

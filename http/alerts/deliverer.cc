@@ -107,6 +107,10 @@ bool Deliverer::claim() {
 }
 
 void Deliverer::take(sink::Delivery delivery) {
+  if (delivery.org_is_deleted) {
+    settle(delivery, {.kind = sink::DeliveryOutcome::Kind::kFailed, .error = "the organization was deleted"});
+    return;
+  }
   Claimed claimed{
       .delivery = std::move(delivery), .target = {}, .secret = {}, .lane = {}, .at = clock_.mono()};
   const auto open = [&](const std::string& sealed, std::string& into) {

@@ -17,7 +17,6 @@ namespace {
 
 using sink::AgentRow;
 
-constexpr std::string_view kWhat = "Agent";
 constexpr int kWeekDays = 7;
 constexpr int kMonthDays = 30;
 constexpr WallMicros kForEver = std::numeric_limits<WallMicros>::max();
@@ -156,7 +155,7 @@ void render_members(const AgentRow& agent, const sink::AgentWindows& windows, Wa
 Outcome list(Call& call) {
   auto settings = sink::org_settings(call.store, call.caller.org_id);
   if (!settings) return settings.error();
-  const sink::AgentWindows windows = windows_of(call, settings->timezone);
+  const sink::AgentWindows windows = windows_of(call, known_zone(settings->timezone));
   auto agents = sink::agents_of(call.store, call.caller.org_id, windows);
   if (!agents) return agents.error();
   auto prefix = sink::newest_key_prefix(call.store, call.caller.org_id);
@@ -173,7 +172,7 @@ Outcome list(Call& call) {
       .integer("total", static_cast<std::int64_t>(agents->size()))
       .text_or_null("api_key_prefix", *prefix)
       .text("tier", settings->tier)
-      .text("timezone", settings->timezone);
+      .text("timezone", known_zone(settings->timezone));
   out.key("rejected_agents").begin_list();
   std::vector<std::string_view> rejected;
   for (const AgentRow& agent : *agents) {
@@ -188,11 +187,11 @@ Outcome list(Call& call) {
 Outcome show(Call& call) {
   auto settings = sink::org_settings(call.store, call.caller.org_id);
   if (!settings) return settings.error();
-  const std::string_view zone = settings->timezone;
+  const std::string_view zone = known_zone(settings->timezone);
   const sink::AgentWindows windows = windows_of(call, zone);
   auto found = sink::agents_of(call.store, call.caller.org_id, windows, call.path[0]);
   if (!found) return found.error();
-  if (found->empty()) return not_found(kWhat);
+  if (found->empty()) return unknown_agent();
   const AgentRow& agent = found->front();
   const WallMicros now = call.services.clock.wall();
   std::vector<WallMicros> days;
@@ -270,9 +269,6 @@ constexpr Schema kEvents{"AgentEvents", kEventsFields};
 
 Outcome list_events(Call& call) {
   const Form& query = call.query;
-  auto known = sink::has_agent(call.store, call.caller.org_id, call.path[0]);
-  if (!known) return known.error();
-  if (!*known) return not_found(kWhat);
   sink::EventFilter filter{.run_id = query.text_or("run_id", ""),
                            .limit = query.integer("limit"),
                            .offset = query.integer("offset")};
@@ -297,9 +293,6 @@ constexpr Field kPutFields[] = {
 constexpr Schema kPut{"PutAgentBudget", kPutFields};
 
 Outcome list_budgets(Call& call) {
-  auto known = sink::has_agent(call.store, call.caller.org_id, call.path[0]);
-  if (!known) return known.error();
-  if (!*known) return not_found(kWhat);
   auto budgets = sink::agent_budgets(call.store, call.caller.org_id, call.path[0]);
   if (!budgets) return budgets.error();
   return budgets_reply(*budgets);
@@ -310,7 +303,7 @@ Outcome put_budget(Call& call) {
   auto put = sink::put_agent_budget(call.store, call.caller.org_id, call.path[0], type,
                                     call.body.text("period"), call.body.number("limit_value"), unit_of(type));
   if (!put) return put.error();
-  if (!*put) return not_found(kWhat);
+  if (!*put) return unknown_agent();
   JsonOut out;
   render(**put, out);
   return Reply{.status = 201, .body = out.take()};
@@ -337,7 +330,7 @@ constexpr Schema kRevived{"RevivedAgent", kRevivedFields};
 Outcome kill(Call& call) {
   auto kill = sink::kill_agent(call.store, call.caller.org_id, call.path[0]);
   if (!kill) return kill.error();
-  if (!*kill) return not_found(kWhat);
+  if (!*kill) return unknown_agent();
   if ((*kill)->is_new) call.services.directory_changed();
   JsonOut out;
   out.begin().text("agent_name", call.path[0]).text("status", "killed").time("killed_at", (*kill)->killed_at);
@@ -360,7 +353,7 @@ Outcome kill_all(Call& call) {
 Outcome reactivate(Call& call) {
   auto revived = sink::reactivate_agent(call.store, call.caller.org_id, call.path[0]);
   if (!revived) return revived.error();
-  if (!*revived) return not_found(kWhat);
+  if (!*revived) return unknown_agent();
   call.services.directory_changed();
   return Reply{.body =
                    JsonOut().begin().text("agent_name", call.path[0]).text("status", "active").end().take()};
@@ -394,7 +387,7 @@ constexpr Endpoint kEndpoints[] = {
      .query = &kEventsQuery,
      .reply = &kEvents,
      .errors = kNotFound,
-     .run = list_events},
+     .run = of_known_agent<list_events>},
     {.method = Method::kGet,
      .path = "/v1/agents/{name}/budgets",
      .tag = kTag,
@@ -402,7 +395,7 @@ constexpr Endpoint kEndpoints[] = {
      .access = Access::kMember,
      .reply = &kBudgetList,
      .errors = kNotFound,
-     .run = list_budgets},
+     .run = of_known_agent<list_budgets>},
     {.method = Method::kPost,
      .path = "/v1/agents/{name}/budgets",
      .tag = kTag,

@@ -21,8 +21,6 @@ namespace {
 using sink::AlertConfig;
 using sink::AlertEvent;
 
-constexpr std::string_view kUnknownAgent = "Agent";
-
 // --- what fired --------------------------------------------------------------------------------------------
 
 constexpr std::int64_t kNewestShown = 200;
@@ -95,7 +93,7 @@ Outcome list_events(Call& call) {
   if (range == "today") {
     auto settings = sink::org_settings(call.store, call.caller.org_id);
     if (!settings) return settings.error();
-    from = day_start(settings->timezone, now);
+    from = day_start(known_zone(settings->timezone), now);
   }
   auto events = sink::alert_events(call.store, call.caller.org_id, from, kNewestShown);
   if (!events) return events.error();
@@ -106,9 +104,6 @@ Outcome list_events(Call& call) {
 
 Outcome list_agent_events(Call& call) {
   const std::string_view agent = call.path[0];
-  auto known = sink::has_agent(call.store, call.caller.org_id, agent);
-  if (!known) return known.error();
-  if (!*known) return not_found(kUnknownAgent);
   auto events = sink::agent_alert_events(call.store, call.caller.org_id, agent, call.query.integer("limit"));
   if (!events) return events.error();
   JsonOut out;
@@ -205,9 +200,6 @@ Outcome list_configs(Call& call) {
 
 Outcome list_agent_configs(Call& call) {
   const std::string_view agent = call.path[0];
-  auto known = sink::has_agent(call.store, call.caller.org_id, agent);
-  if (!known) return known.error();
-  if (!*known) return not_found(kUnknownAgent);
   auto configs = sink::agent_alert_configs(call.store, call.caller.org_id, agent);
   if (!configs) return configs.error();
   return configs_reply(*configs, call.services.secrets);
@@ -286,7 +278,7 @@ constexpr Endpoint kEndpoints[] = {
      .query = &kLimit,
      .reply = &kAgentEvents,
      .errors = kNotFound,
-     .run = list_agent_events},
+     .run = of_known_agent<list_agent_events>},
     {.method = Method::kGet,
      .path = "/v1/agents/{name}/configs",
      .tag = kTag,
@@ -294,7 +286,7 @@ constexpr Endpoint kEndpoints[] = {
      .access = Access::kMember,
      .reply = &kConfigs,
      .errors = kNotFound,
-     .run = list_agent_configs},
+     .run = of_known_agent<list_agent_configs>},
 };
 
 }  // namespace

@@ -112,11 +112,6 @@ constexpr int kMonthDays = 30;
 
 // --- days and ranges ---------------------------------------------------------------------------------------
 
-// The zone of the organization; UTC where this machine does not know it.
-std::string_view zone_of(const sink::OrgSettings& settings) {
-  return is_time_zone(settings.timezone) ? std::string_view(settings.timezone) : "UTC";
-}
-
 // The day of now, and the days before it.
 TimeRange last_days(const Call& call, std::string_view zone, int days) {
   const WallMicros now = call.services.clock.wall();
@@ -175,7 +170,7 @@ Outcome show_overview(Call& call) {
   if (!subscription) return subscription.error();
   auto budgets = sink::org_budgets(call.store, org_id);
   if (!budgets) return budgets.error();
-  const std::string_view zone = zone_of(*settings);
+  const std::string_view zone = known_zone(settings->timezone);
   // The shortest first: what is stored meanwhile cannot make a day more than its week.
   auto today = sink::usage_in(call.store, org_id, last_days(call, zone, 1));
   if (!today) return today.error();
@@ -244,12 +239,15 @@ Outcome show_spend(Call& call) {
   const int days = static_cast<int>(call.query.integer("days"));
   const WallMicros now = call.services.clock.wall();
   const auto edges =
-      granularity == "hourly" ? hour_edges(now, days) : day_edges(zone_of(*settings), now, days);
+      granularity == "hourly" ? hour_edges(now, days) : day_edges(known_zone(settings->timezone), now, days);
   auto series = sink::usage_between(call.store, call.caller.org_id, edges);
   if (!series) return series.error();
 
   JsonOut out;
-  out.begin().text("granularity", granularity).integer("days", days).text("timezone", zone_of(*settings));
+  out.begin()
+      .text("granularity", granularity)
+      .integer("days", days)
+      .text("timezone", known_zone(settings->timezone));
   out.key("series").begin_list();
   UsageSums total;
   for (std::size_t i = 0; i < series->size(); ++i) {
@@ -289,7 +287,7 @@ Outcome show_stats(Call& call) {
   const std::string_view org_id = call.caller.org_id;
   auto settings = sink::org_settings(call.store, org_id);
   if (!settings) return settings.error();
-  const TimeRange range = range_of(call, zone_of(*settings));
+  const TimeRange range = range_of(call, known_zone(settings->timezone));
   const TimeRange within = counted(call, range);
   auto models = sink::top_models(call.store, org_id, within, kTopRows);
   if (!models) return models.error();

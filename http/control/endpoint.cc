@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "sink/store/control/agents.h"
+
 namespace kavach::http {
 
 Reply refusal(int status, std::string_view detail) {
@@ -12,8 +14,16 @@ Reply not_found(std::string_view what) {
   return refusal(404, fmt::format("{} not found", what));
 }
 
+Reply unknown_agent() {
+  return not_found("Agent");
+}
+
 Reply invalid(Call& call) {
   return {.status = 422, .body = call.reader.take_errors()};
+}
+
+sink::StoreResult<bool> knows_agent(const Call& call) {
+  return sink::has_agent(call.store, call.caller.org_id, call.path[0]);
 }
 
 std::vector<const Endpoint*> all_endpoints() {

@@ -97,7 +97,18 @@ struct Endpoint {
 // `{"detail":"..."}`.
 Reply refusal(int status, std::string_view detail);
 Reply not_found(std::string_view what);  // "API key": API key not found
-Reply invalid(Call& call);               // 422 with what the reader found
+Reply unknown_agent();
+Reply invalid(Call& call);  // 422 with what the reader found
+
+// Whether the caller's organization has the agent that the path begins with.
+sink::StoreResult<bool> knows_agent(const Call& call);
+// For a table's row: `run` for a known agent, 404 for another.
+template <Outcome (*run)(Call& call)>
+Outcome of_known_agent(Call& call) {
+  const auto known = knows_agent(call);
+  if (!known) return known.error();
+  return *known ? run(call) : unknown_agent();
+}
 
 // The tables of the resources.
 std::span<const Endpoint> auth_endpoints();

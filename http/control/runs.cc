@@ -70,9 +70,6 @@ void render(const RunRow& run, WallMicros now, JsonOut& out) {
 }
 
 Outcome list_of_agent(Call& call) {
-  auto known = sink::has_agent(call.store, call.caller.org_id, call.path[0]);
-  if (!known) return known.error();
-  if (!*known) return not_found("Agent");
   auto page = sink::runs_of_agent(call.store, call.caller.org_id, call.path[0], call.query.integer("limit"),
                                   call.query.integer("offset"));
   if (!page) return page.error();
@@ -117,7 +114,7 @@ constexpr Endpoint kEndpoints[] = {
      .query = &kRunsQuery,
      .reply = &kRuns,
      .errors = kNotFound,
-     .run = list_of_agent},
+     .run = of_known_agent<list_of_agent>},
     {.method = Method::kGet,
      .path = "/v1/runs/{run_id}",
      .tag = kTag,

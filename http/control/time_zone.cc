@@ -18,6 +18,10 @@ bool is_time_zone(std::string_view name) {
   }
 }
 
+std::string_view known_zone(std::string_view name) {
+  return is_time_zone(name) ? name : "UTC";
+}
+
 namespace {
 
 using Instant = date::sys_time<std::chrono::microseconds>;

@@ -1,5 +1,6 @@
 #include "sink/store/event_writer.h"
 
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,6 +13,9 @@ namespace kavach::sink {
 namespace {
 
 constexpr std::string_view kUpdateRunModels = "UPDATE runs SET models = ?3 WHERE org_id = ?1 AND run_id = ?2";
+
+constexpr std::string_view kAddRuns =
+    "UPDATE agents SET total_runs = total_runs + ?3 WHERE org_id = ?1 AND name = ?2";
 
 constexpr UpsertColumn kMinuteColumns[] = {
     {"project_id", Merge::kKey},   {"minute_s", Merge::kKey},      {"agent_name", Merge::kKey},
@@ -80,6 +84,7 @@ class EventWriter::Impl {
   StoreResult<void> prepare() {
     const std::pair<Statement*, std::string> statements[] = {
         {&update_run_models_, std::string(kUpdateRunModels)},
+        {&count_runs_, std::string(kAddRuns)},
         {&add_minute_, upsert_sql({"usage_minute"}, kMinuteColumns)},
         {&add_hour_, upsert_sql({"usage_hourly"}, kHourColumns)},
         {&add_dimension_, upsert_sql({"usage_hourly_dim"}, kDimensionColumns)},
@@ -168,7 +173,8 @@ class EventWriter::Impl {
   }
 
   // The upsert leaves the models of a run that is there as they are, and locks its row: whoever else has a
-  // part of the same run comes before or behind.
+  // part of the same run comes before or behind. New ones are counted for their agents, whose rows
+  // add_agents() has locked.
   StoreResult<void> add_runs() {
     const auto& runs = roll_up_.runs.sorted();
     models_.assign(runs.size(), {});
@@ -181,12 +187,18 @@ class EventWriter::Impl {
       if (!added) return added.error();
     }
     if (auto settled = connection_.settle(); !settled) return settled.error();
+    std::map<std::pair<Uuid, std::string_view>, std::int64_t> new_runs;
     for (std::size_t i = 0; i < runs.size(); ++i) {
       const auto& [key, sum] = runs[i];
+      if (models_[i] == kNoModels) ++new_runs[{key.org_id, sum.agent_name}];
       const std::string merged = merge_model_list(models_[i], sum.models);
       if (merged == models_[i]) continue;
       auto updated = update_run_models_.queue(UuidText(key.org_id), key.text, std::string_view(merged));
       if (!updated) return updated.error();
+    }
+    for (const auto& [agent, count] : new_runs) {
+      auto counted = count_runs_.queue(UuidText(agent.first), agent.second, count);
+      if (!counted) return counted.error();
     }
     return {};
   }
@@ -208,7 +220,7 @@ class EventWriter::Impl {
 
   Connection& connection_;
   std::unique_ptr<EventRows> rows_;
-  Statement update_run_models_;
+  Statement update_run_models_, count_runs_;
   Statement add_minute_, add_hour_, add_dimension_, add_day_, add_agent_, add_run_, add_period_;
   // Kept for their memory.
   RollUp roll_up_;

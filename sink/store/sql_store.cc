@@ -23,6 +23,8 @@ namespace {
 // Days and months of which node_usage is kept, beside the running ones.
 constexpr std::int64_t kUsageDays = 2;
 constexpr std::int64_t kUsageMonths = 2;
+// Minutes go an hour late: a read that has begun, also by a clock that is behind, finds those it counts on.
+constexpr std::int64_t kMinuteGraceUs = kMicrosPerHour;
 
 class SqlStore final : public Store {
  public:
@@ -83,7 +85,8 @@ class SqlStore final : public Store {
     const StoreResult<std::int64_t> pruned[] = {
         prune_dedup_.run(dedup_before_us, rows_max),
         prune_usage_.run(PeriodKey::kDaily, day_of(now) - kUsageDays, rows_max),
-        prune_usage_.run(PeriodKey::kMonthly, month_of(now) - kUsageMonths, rows_max)};
+        prune_usage_.run(PeriodKey::kMonthly, month_of(now) - kUsageMonths, rows_max),
+        prune_minutes_.run((now - kMinuteRowsUs - kMinuteGraceUs) / kMicrosPerSecond, rows_max)};
     if (auto dropped = event_writer_->drop_old(now); !dropped) return dropped.error();
     std::uint64_t sum = 0;
     for (const auto& rows : pruned) {
@@ -215,6 +218,10 @@ class SqlStore final : public Store {
         {&prune_usage_,
          "DELETE FROM node_usage WHERE (node, org_id, period, number) IN "
          "(SELECT node, org_id, period, number FROM node_usage WHERE period = ?1 AND number < ?2 LIMIT ?3)"},
+        {&prune_minutes_,
+         "DELETE FROM usage_minute WHERE (project_id, minute_s, agent_name, provider, model) IN "
+         "(SELECT project_id, minute_s, agent_name, provider, model FROM usage_minute WHERE minute_s < ?1 "
+         "ORDER BY minute_s LIMIT ?2)"},
         {&claim_partition_,
          "INSERT INTO partition_positions (topic, partition, generation, next_offset, updated_at_us) "
          "VALUES (?1, ?2, 1, 0, ?3) ON CONFLICT (topic, partition) DO UPDATE SET "
@@ -261,7 +268,7 @@ class SqlStore final : public Store {
   Connection connection_;  // first: the statements go before it
   const Clock& clock_;
   Random random_;
-  Statement select_position_, upsert_position_, prune_dedup_, prune_usage_, select_version_;
+  Statement select_position_, upsert_position_, prune_dedup_, prune_usage_, prune_minutes_, select_version_;
   Statement claim_partition_, move_partition_;
   std::unique_ptr<EventWriter> event_writer_;
   UsageListener usage_listener_;

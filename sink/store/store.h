@@ -211,9 +211,9 @@ class Store {
                                              std::span<const PartitionPosition> positions) = 0;
   // Of apply() and apply_at(). It must be quick. REQUIRES: before the first of them.
   virtual void set_usage_listener(UsageListener listener) = 0;
-  // Forgets what nobody asks for any more: deduplication keys older than `dedup_before_us`, and the use of
-  // days and months that ended more than two days and two months ago. At most `rows_max` rows of each of the
-  // three; returns how many went.
+  // Forgets what nobody asks for any more: deduplication keys older than `dedup_before_us`, the use of days
+  // and months that ended more than two days and two months ago, and the sums of minutes of more
+  // than 49 hours ago. At most `rows_max` rows of each of the four; returns how many went.
   virtual StoreResult<std::uint64_t> prune(std::int64_t dedup_before_us, std::uint64_t rows_max) = 0;
 
   // --- directory -------------------------------------------------------------------------------------

@@ -82,8 +82,10 @@ class StoreForWriter final : public WriterStore {
 
  private:
   void prune() {
-    if (dedup_window_us_ <= 0 || clock_.mono() < next_prune_) return;
-    const auto pruned = store_->prune(clock_.wall() - dedup_window_us_ - kLagAllowed, kPruneRows);
+    if (clock_.mono() < next_prune_) return;
+    const bool keys_age = dedup_window_us_ > 0;
+    const auto pruned =
+        store_->prune(keys_age ? clock_.wall() - dedup_window_us_ - kLagAllowed : 0, kPruneRows);
     // With a full hand there is more.
     next_prune_ = pruned && *pruned >= kPruneRows ? clock_.mono() : clock_.mono() + kPruneEvery;
   }

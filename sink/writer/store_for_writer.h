@@ -10,7 +10,8 @@
 
 namespace kavach::sink {
 
-// Prunes deduplication keys that are out of `dedup_window_us` (0: never) while it stores.
+// Prunes while it stores: deduplication keys that are out of `dedup_window_us` (0: never), and what else
+// Store::prune() forgets.
 // REQUIRES: the clock outlives it.
 std::unique_ptr<WriterStore> store_for_writer(std::unique_ptr<Store> store, std::int64_t dedup_window_us,
                                               const Clock& clock = system_clock());

@@ -93,6 +93,14 @@ def test_days_are_those_of_the_organizations_time_zone(person, zone):
     assert history[-1]["date"] == today.date().isoformat()
 
 
+def test_a_zone_that_is_known_no_more_counts_as_utc(node, person):
+    person.send(event(agent_name="a"))
+    node.execute(f"UPDATE organizations SET timezone = 'Mars/Olympus' WHERE id = '{person.org_id}'")
+    assert agents(person)["timezone"] == "UTC"
+    for path in ("agents/a", "alerts?range=today", "dashboard/overview"):
+        assert person.get(f"/v1/{path}").status == 200, path
+
+
 def test_detail_has_models_history_budgets_and_rates(person):
     now = datetime.now(UTC)
     person.send(of("a", now, cost=1, model="m1", status="error", duration_ms=0),

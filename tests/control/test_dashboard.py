@@ -366,6 +366,9 @@ RANGES = "'today', '7d', '30d' or 'custom'"
     *((path, {"range": "", "from_date": "yesterday", "to_date": "2026-02-30T00:00:00Z"},
        [literal("range", "", RANGES), parsing("from_date", "yesterday"), parsing("to_date", "2026-02-30T00:00:00Z")])
       for path in ("overview", "stats")),
+    # A date alone names no moment.
+    *((path, {"range": "custom", "from_date": "2026-05-25", "to_date": "2026-05-26T00:00:00Z"}, [parsing("from_date", "2026-05-25")])
+      for path in ("overview", "stats")),
     ("spend", {"granularity": "weekly"}, [literal("granularity", "weekly", "'hourly' or 'daily'")]),
     ("spend", {"days": "365"}, [{"type": "less_than_equal", "loc": ["query", "days"], "msg": "Input should be less than or equal to 90",
                                  "input": "365", "ctx": {"le": 90}}]),

@@ -1,4 +1,5 @@
-"""No question of the control API reads a large table from end to end: the plans of all statements that it runs.
+"""No question of the control API reads a large table, or an organization's part of one, from end to end: the plans of all
+statements that it runs.
 
 Postgres says how it executes each (auto_explain), with scans priced so high that it scans only where no index helps;
 the same texts are explained by SQLite. Every endpoint of /openapi.json is asked, so a new one is watched, too.
@@ -19,6 +20,10 @@ from support.postgres import PostgresKavachd, PostgresServer
 
 # They grow with what organizations send.
 LARGE = ("events", "usage_minute", "usage_hourly", "usage_hourly_dim", "runs", "agents", "alert_events", "payments")
+# Of these, one organization's rows are too many: an index must narrow them by more than the organization, or have them in the
+# order of which the first few are wanted. SQLite is asked, which takes the narrowest one; Postgres goes by how much there is,
+# and here that is next to nothing.
+GROWING = tuple(sorted(set(LARGE) - {"agents", "payments"}))
 EXPLAIN = ["-c", "session_preload_libraries=auto_explain", "-c", "auto_explain.log_min_duration=0", "-c", "enable_seqscan=off",
            "-c", "fsync=off"]
 # Of queries: more than one value where another statement answers.
@@ -59,7 +64,8 @@ def explained(tmp_path_factory) -> dict[str, str]:
                 assert person.post(path).status == 200
         wait_until(lambda: "kill_reason" in server.log(), "the plans")
         blocks = re.findall(r"plan:\n\tQuery Text: (.*?)\n((?:\t.*\n)+)", server.log())
-    return {sql: plan for sql, plan in blocks if sql.startswith("SELECT") and not sql.startswith(OF_THE_NODE)}
+    return {sql: plan for sql, plan in blocks
+            if sql.startswith("SELECT") and not sql.startswith((*OF_THE_NODE, "SELECT row_to_json("))}  # the latter are this test's
 
 
 def test_postgres_finds_everything_by_an_index(explained):
@@ -84,13 +90,16 @@ def test_sqlite_finds_everything_by_an_index(explained, tmp_path):
     seen = set()
     with sqlite3.connect(node.store) as database:
         for sql in explained:
-            if not re.search(rf"\b({'|'.join(LARGE)})\b", sql) or "row_to_json(" in sql:  # the latter are this test's
+            if not re.search(rf"\b({'|'.join(LARGE)})\b", sql):
                 continue
             count = max([int(number) for number in re.findall(r"[$?](\d+)", sql)], default=0)
             plan = [row[3] for row in database.execute("EXPLAIN QUERY PLAN " + sql.replace("$", "?"), [None] * count)]
             for step in plan:
-                found = re.match(rf"(SCAN|SEARCH) (?:\w+ AS )?({'|'.join(LARGE)}|a)\b", step)
+                found = re.match(rf"(SCAN|SEARCH) (?:\w+ AS )?({'|'.join(LARGE)}|a)\b(?:.* \((.*)\))?", step)
                 if found:
                     seen.add(found[2])
                     assert found[1] == "SEARCH", f"{sql}\n{plan}"
+                    if found[2] in GROWING:
+                        is_ordered = "LIMIT" in sql and not any("TEMP B-TREE" in other for other in plan)
+                        assert is_ordered or set(re.findall(r"(\w+)[=<>]", found[3])) != {"org_id"}, f"{sql}\n{plan}"
     assert seen >= {"events", "usage_minute", "usage_hourly", "runs", "alert_events"}

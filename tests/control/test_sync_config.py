@@ -1,5 +1,7 @@
 """POST /v1/sync-config: what an SDK is set to takes the place of what it was (contract/agentkavach.md section 3)."""
 
+import gzip
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -114,6 +116,36 @@ def test_what_the_dashboard_made_stays_but_for_the_same_row(agent):
     assert (sources[made[0]["id"]], sources[made[1]["id"]]) == ("sdk", "dashboard")
     agent.sync(alert_configs=[])
     assert agent.alerts() == [made[1]]
+
+
+def test_a_budget_of_the_dashboard_stays_but_for_one_with_the_same_type_and_period(agent):
+    agent.sync(budgets=[])
+    for body in ({"budget_type": "cost", "period": "daily", "limit_value": 9},
+                 {"budget_type": "calls", "period": "monthly", "limit_value": 8}):
+        assert agent.person.post("/v1/agents/research-bot/budgets", body).status == 201
+    [(kept,)] = agent.rows("id", "budgets", "budget_type = 'cost'")
+    agent.sync(budgets=[BUDGETS[0]])
+    shown = "budget_type, period, source"
+    assert agent.rows(shown, "budgets") == [("calls", "monthly", "dashboard"), ("cost", "daily", "sdk")]
+    assert agent.rows("id", "budgets", "limit_value = 50") == [(kept,)]
+    agent.sync(budgets=[])
+    assert agent.rows(shown, "budgets") == [("calls", "monthly", "dashboard")]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "x-gzip"])
+def test_a_body_may_be_compressed(agent, coding):
+    body = gzip.compress(json.dumps(BODY).encode())
+    answer = agent.ask(body, Content_Encoding=coding)
+    assert (answer.status, answer.json()["budgets_synced"]) == (200, 5), answer.body
+    assert len(agent.rows("id", "budgets")) == 5
+
+
+def test_a_body_that_is_not_what_its_coding_says_changes_nothing(agent):
+    body = gzip.compress(json.dumps(BODY).encode())
+    for coding, sent, status in (("gzip", body[:-9], 400), ("gzip", b"{}", 400), ("br", body, 415), ("", body, 422)):
+        answer = agent.ask(sent, **({"Content_Encoding": coding} if coding else {}))
+        assert answer.status == status, (coding, answer.body)
+    assert agent.ids() == [[], []]
 
 
 def test_an_org_budget_is_in_force_at_once(agent):

@@ -13,6 +13,7 @@
 #include "http/alerts/circuit_breakers.h"
 #include "http/alerts/deliverer.h"
 #include "sink/store/control/alert_events.h"
+#include "sink/store/control/billing.h"
 #include "tests/sink/store_fixture.h"
 
 namespace kavach::http {
@@ -125,6 +126,23 @@ TEST_CASE_FIXTURE(DelivererFixture, "each message arrives once, those of one tar
   CHECK(sent.size() == 30);
   CHECK_FALSE(overlapped);
   CHECK(deliverer->metrics().delivered.value() == 30);
+}
+
+TEST_CASE_FIXTURE(DelivererFixture, "what a deleted organization was to hear is not sent") {
+  const std::string org = Sql::must(store->create_org("o", "pro", {})).id.text();
+  add(org, "t", "before");
+  {
+    auto control = Sql::must(stores.take());
+    REQUIRE(sink::delete_organization(*control, org).has_value());
+  }
+  add(org, "t", "after");
+  add("another", "t", "theirs");
+  const auto deliverer = start();
+  wait_for([&] { return count("status = 'pending'") == 0; });
+  deliverer->stop();
+  CHECK(sent == std::vector<std::string>{"t theirs"});
+  CHECK(count("status = 'failed' AND last_error = 'the organization was deleted'") == 2);
+  CHECK(sql.integer("SELECT COUNT(*) FROM alert_events WHERE error = 'the organization was deleted'") == 2);
 }
 
 TEST_CASE_FIXTURE(DelivererFixture, "an organization has at most half of the workers") {

@@ -65,6 +65,8 @@ TEST_CASE("a day that a zone leaves out is empty") {
 
 TEST_CASE("names of the database are zones, paths are none") {
   CHECK(is_time_zone("America/New_York"));
+  CHECK(known_zone("America/New_York") == "America/New_York");
+  CHECK(known_zone("Mars/Olympus") == "UTC");
   CHECK(is_time_zone("UTC"));
   for (const std::string_view name : {"", "Mars/Olympus", "../zoneinfo/UTC", "/usr/share/zoneinfo/UTC"})
     CHECK_FALSE(is_time_zone(name));

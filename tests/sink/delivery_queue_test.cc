@@ -73,6 +73,17 @@ TEST_CASE_FIXTURE(QueueFixture, "what is claimed is its claimer's until the leas
   CHECK(again[0].attempts == 2);
 }
 
+TEST_CASE_FIXTURE(QueueFixture, "who claims hears whether the organization was deleted") {
+  add("one");
+  sql.execute(("INSERT INTO organizations (id, name, created_at_us, updated_at_us) VALUES ('" + kOrgText +
+               "', 'o', 0, 0)")
+                  .c_str());
+  CHECK_FALSE(claim().at(0).org_is_deleted);
+  sql.execute("UPDATE organizations SET deleted_at_us = 1");
+  clock.now += kLease;
+  CHECK(claim().at(0).org_is_deleted);
+}
+
 TEST_CASE_FIXTURE(QueueFixture, "how a try ended is said of the delivery and of its alert") {
   add("one");
   auto claimed = claim();

@@ -248,6 +248,10 @@ TEST_CASE_FIXTURE(StoreFixture, "a run knows its first agent, its last outcome a
                   "FROM runs",
                   6) == std::vector<std::string>{R"(planner|1|4|1|[",","a","b\"m"]|15)"});
   CHECK(sql.integer("SELECT json_valid(models) FROM runs") == 1);
+  const auto counted = [&] { return sql.lines("SELECT name, total_runs FROM agents ORDER BY 1", 2); };
+  CHECK(counted() == std::vector<std::string>{"planner|1", "worker|0"});
+  sql.execute("DELETE FROM runs");
+  CHECK(counted() == std::vector<std::string>{"planner|0", "worker|0"});
 }
 
 TEST_CASE_FIXTURE(StoreFixture, "a run lists a hundred models at most, and stays readable") {
@@ -356,6 +360,29 @@ TEST_CASE_FIXTURE(StoreFixture,
                 11));
 }
 
+TEST_CASE_FIXTURE(StoreFixture, "whatever comes in, an agent has as many runs as there are rows of it") {
+  const std::uint64_t seed = 20'261'126;
+  CAPTURE(seed);
+  Random random(seed);
+  const std::vector<std::string> agents{"a", "b", "c"};
+  std::vector<std::string> ids;
+  for (int i = 0; i < 40; ++i) ids.push_back("run-" + std::to_string(i));
+  for (std::uint32_t seq = 1; seq <= 30; ++seq) {
+    std::vector<Event> events;
+    for (int i = 0; i < 8; ++i) {
+      const std::string& agent = agents[random.next() % agents.size()];
+      events.push_back(make_event(agent, "", clock.now - static_cast<std::int64_t>(random.next() % 1000)));
+      events.back().run_id = ids[random.next() % ids.size()];
+    }
+    Batch batch = make_batch(seq, clock.now, std::move(events));
+    batch.org_id = numbered_id(2, seq % 2);
+    apply(batch, seq);
+    apply(batch, seq);  // a frame that is read again
+  }
+  CHECK(sql.lines("SELECT org_id, name, total_runs FROM agents WHERE total_runs <> 0 ORDER BY 1, 2", 3) ==
+        sql.lines("SELECT org_id, agent_name, COUNT(*) FROM runs GROUP BY 1, 2 ORDER BY 1, 2", 3));
+}
+
 TEST_CASE_FIXTURE(StoreFixture,
                   "positions of different journals do not touch each other, and one can be set back") {
   const Batch none = make_batch(1, clock.now, {});
@@ -389,6 +416,25 @@ TEST_CASE_FIXTURE(StoreFixture,
   CHECK(Sql::must(store->prune(clock.now + 5, 3)) == 2);
   CHECK(Sql::must(store->prune(clock.now + 5, 3)) == 0);
   CHECK(remembered(0).size() == 5);
+}
+
+TEST_CASE_FIXTURE(StoreFixture, "minutes are forgotten after 49 hours, in slices, and hours are not") {
+  const WallMicros start = clock.now;
+  for (std::uint32_t i = 0; i < 5; ++i) {
+    const WallMicros at = start + i * 60 * kMicrosPerSecond;
+    apply(make_batch(i, at, {make_event("a", "", at)}), i + 1);
+  }
+  const auto kept = [&] { return sql.integer("SELECT COUNT(*) FROM usage_minute"); };
+  clock.now = start + 49 * kMicrosPerHour;
+  CHECK(Sql::must(store->prune(0, 10)) == 0);
+  clock.now += 180 * kMicrosPerSecond;
+  CHECK(Sql::must(store->prune(0, 2)) == 2);
+  CHECK(kept() == 3);
+  CHECK(sql.integer("SELECT MIN(minute_s) FROM usage_minute") == start / kMicrosPerSecond + 2 * 60);
+  CHECK(Sql::must(store->prune(0, 2)) == 1);
+  CHECK(Sql::must(store->prune(0, 2)) == 0);
+  CHECK(kept() == 2);
+  CHECK(sql.integer("SELECT SUM(events) FROM usage_hourly") == 5);
 }
 
 }  // namespace kavach::sink::test

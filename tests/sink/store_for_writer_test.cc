@@ -77,4 +77,17 @@ TEST_CASE_FIXTURE(Fixture, "events count for the node that took them, once, also
   CHECK(sql.integer("SELECT next_offset FROM partition_positions WHERE partition = 0") == 2);
 }
 
+TEST_CASE_FIXTURE(Fixture,
+                  "minutes that are kept no longer go while events are stored, without a window, too") {
+  auto positions = claim(*writer);
+  const Batch then = make_batch(1, clock.now, {make_event("a", "k", clock.now)});
+  const Uuid nodes[] = {kJournal};
+  REQUIRE(writer->apply(kTopic, {&then, 1}, nodes, positions).has_value());
+  clock.now += 72 * kMicrosPerHour;
+  const Batch later = make_batch(2, clock.now, {make_event("a", "l", clock.now)});
+  REQUIRE(writer->apply(kTopic, {&later, 1}, nodes, positions).has_value());
+  CHECK(sql.integer("SELECT COUNT(*) FROM usage_minute") == 1);
+  CHECK(sql.integer("SELECT COUNT(*) FROM dedup_keys") == 2);
+}
+
 }  // namespace kavach::sink::test

@@ -178,8 +178,8 @@ TEST_CASE_FIXTURE(LimitsFixture,
 TEST_CASE_FIXTURE(LimitsFixture,
                   "days and months are forgotten after two more, in slices; the total never is") {
   const WallMicros start = at("2026-01-31T12:00:00Z");
-  for (std::uint32_t i = 0; i < 5; ++i) {
-    apply(make_batch(i, start + i * kMicrosPerDay, {make_event("a", "", start)}), i + 1);
+  for (std::uint32_t i = 0; i < 5; ++i) {  // of events too old for minutes
+    apply(make_batch(i, start + i * kMicrosPerDay, {make_event("a", "", start - 30 * kMicrosPerDay)}), i + 1);
   }
   const auto kept = [&] { return sql.lines("SELECT period, number FROM node_usage ORDER BY 1, 2", 2); };
   const std::int64_t day = day_of(start);

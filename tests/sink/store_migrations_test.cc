@@ -18,13 +18,14 @@ constexpr std::string_view kCountNamedIndexes =
     "SELECT COUNT(*) FROM sqlite_master WHERE type = 'index' AND name NOT LIKE 'sqlite_%'";
 // Of the contract's tables: what Kavach adds to them or beside them is taken out.
 constexpr std::string_view kSchemaText =
-    "SELECT replace(replace(replace(sql, ', last_received_us BIGINT', ''), ', stripe_event_us BIGINT', ''), "
-    "', secret_enc TEXT)', ')') FROM sqlite_master "
+    "SELECT replace(replace(replace(replace(sql, ', last_received_us BIGINT', ''), ', stripe_event_us "
+    "BIGINT', "
+    "''), ', secret_enc TEXT)', ')'), ', total_runs BIGINT NOT NULL DEFAULT 0', '') FROM sqlite_master "
     "WHERE sql IS NOT NULL AND type IN ('table', 'index') AND name NOT IN ('schema_migrations', "
     "'shipper_positions', 'directory_version', 'org_limits', 'node_usage', 'partition_positions', "
     "'ix_node_usage_period', "
-    "'ix_agents_killed', 'ix_deliveries_created', 'ix_alert_events_created', 'ix_alert_fired_at') ORDER BY "
-    "name";
+    "'ix_agents_killed', 'ix_deliveries_created', 'ix_alert_events_created', 'ix_alert_fired_at', "
+    "'ix_usage_minute_at') ORDER BY name";
 
 // FNV-1a: short, and enough to notice an edit.
 std::uint64_t fingerprint(std::string_view text) {
@@ -52,7 +53,7 @@ TEST_CASE("an opened store has exactly the contract's tables and indexes, beside
   CHECK(opened.lines(kSchemaText, 1) == contract.lines(kSchemaText, 1));
   CHECK(opened.integer(kCountTables) == 40 + 6);
   CHECK(opened.integer("SELECT COUNT(*) FROM pragma_table_info('agents')") ==
-        contract.integer("SELECT COUNT(*) FROM pragma_table_info('agents')") + 1);
+        contract.integer("SELECT COUNT(*) FROM pragma_table_info('agents')") + 2);
 }
 
 TEST_CASE("released migrations are never edited") {
@@ -69,16 +70,16 @@ TEST_CASE("each migration is remembered with its number, name and time") {
   Sql sql(folder.file("kavach.db"));
   CHECK(sql.lines("SELECT number, name, applied_at_us FROM schema_migrations ORDER BY number", 3) ==
         std::vector<std::string>{"1|contract|42", "2|kavach|42", "3|limits|42", "4|partition_positions|42",
-                                 "5|billing|42", "6|alerts|42"});
+                                 "5|billing|42", "6|alerts|42", "7|bounds|42"});
 }
 
 TEST_CASE("a database of a newer version is refused in words, and not touched") {
   StoreFixture f;
-  f.sql.execute("INSERT INTO schema_migrations (number, name, applied_at_us) VALUES (7, 'later', 0)");
+  f.sql.execute("INSERT INTO schema_migrations (number, name, applied_at_us) VALUES (8, 'later', 0)");
   const auto opened = open_sqlite(f.path);
   REQUIRE(opened.has_error());
   CHECK_FALSE(opened.error().retryable);
-  CHECK(opened.error().message.find("schema version 7") != std::string::npos);
+  CHECK(opened.error().message.find("schema version 8") != std::string::npos);
   CHECK(opened.error().message.find("newer Kavach") != std::string::npos);
 }
 
@@ -102,12 +103,16 @@ TEST_CASE("a database of any older version is brought up to date with its rows")
     {
       Sql sql(folder.file("kavach.db"));
       REQUIRE(migrate(sql.connection(), sqlite_migrations().first(version), 7).has_value());
-      sql.execute("INSERT INTO agents (org_id, name, first_seen_us) VALUES ('o', 'kept', 1)");
+      sql.execute(
+          "INSERT INTO agents (org_id, name, first_seen_us) VALUES ('o', 'kept', 1), ('o', 'idle', 1); "
+          "INSERT INTO runs (org_id, run_id, agent_name, first_event_us, last_event_us) VALUES "
+          "('o', 'r', 'kept', 1, 1), ('o', 's', 'kept', 1, 1), ('p', 'r', 'kept', 1, 1)");
     }
     const auto store = Sql::must(open_sqlite(folder.file("kavach.db")));
     CHECK(Sql::must(store->directory_version()) == 1);
-    CHECK(Sql(folder.file("kavach.db")).text("SELECT name FROM agents WHERE last_received_us IS NULL") ==
-          "kept");
+    CHECK(Sql(folder.file("kavach.db"))
+              .lines("SELECT name, total_runs FROM agents WHERE last_received_us IS NULL ORDER BY 1", 2) ==
+          std::vector<std::string>{"idle|0", "kept|2"});
   }
 }
 
@@ -131,7 +136,7 @@ TEST_CASE("eight processes that open a missing file at once make one schema") {
     REQUIRE(::waitpid(child, &status, 0) == child);
     CHECK(status == 0);
   }
-  CHECK(Sql(path).integer("SELECT COUNT(*) FROM schema_migrations") == 6);
+  CHECK(Sql(path).integer("SELECT COUNT(*) FROM schema_migrations") == 7);
 }
 
 TEST_CASE("the database and its write-ahead log are readable by their owner only") {

@@ -64,9 +64,9 @@ RunUse run_of(const Statement::Rows& row) {
                   .duration_ms = row.integer(6)}};
 }
 
-#define KAVACH_RUNS                                                                                   \
-  "SELECT run_id, agent_name, total_events, cost_nano, input_tokens, output_tokens, llm_duration_ms " \
-  "FROM runs WHERE org_id = ?1 AND "
+#define KAVACH_RUNS                                                                                    \
+  "SELECT run_id, agent_name, total_events, cost_nano, input_tokens, output_tokens, llm_duration_ms, " \
+  "last_event_us FROM runs WHERE org_id = ?1 AND "
 
 }  // namespace
 
@@ -86,7 +86,8 @@ StoreResult<std::vector<RunUse>> recent_runs(ControlStore& store, std::string_vi
                                              std::string_view agent_name, WallMicros since) {
   std::vector<RunUse> runs;
   auto read = store.each(
-      KAVACH_RUNS "agent_name = ?2 AND last_event_us >= ?3 ORDER BY first_event_us DESC LIMIT ?4",
+      "SELECT * FROM (" KAVACH_RUNS
+      "agent_name = ?2 ORDER BY first_event_us DESC LIMIT ?4) AS newest WHERE last_event_us >= ?3",
       [&runs](const Statement::Rows& row) { runs.push_back(run_of(row)); }, org_id, agent_name, since,
       kRecentRunsMax);
   if (!read) return read.error();

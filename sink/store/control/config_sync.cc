@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "sink/store/control/agents.h"
+
 namespace kavach::sink {
 namespace {
 
@@ -72,32 +74,59 @@ StoreResult<void> write_budget(ControlStore& store, std::string_view org_id, std
   return {};
 }
 
-// Writes what is not yet there; whether anything was written. `replaces`: the SDK's other rows go.
-StoreResult<bool> sync_budgets(ControlStore& store, std::string_view org_id, std::string_view agent_name,
-                               const std::vector<SyncedBudget>& budgets, bool replaces) {
-  auto stored = budgets_of(store, org_id, agent_name);
-  if (!stored) return stored.error();
-  bool changed = false;
-  for (const StoredBudget& old : *stored) {
-    const bool stays = !replaces || old.source != kSdk ||
-                       std::any_of(budgets.begin(), budgets.end(),
-                                   [&](const auto& budget) { return same_key(budget, old); });
-    if (stays) continue;
-    auto dropped =
-        store.run("DELETE FROM budgets WHERE org_id = ?1 AND id = ?2", org_id, std::string_view(old.id));
-    if (!dropped) return dropped.error();
-    changed = true;
+// What of the stored rows is to change.
+template <typename Row>
+struct Difference {
+  std::vector<std::string> dropped;  // by id
+  std::vector<Row> written;
+
+  bool is_empty() const noexcept { return dropped.empty() && written.empty(); }
+};
+
+// Of the stored rows, those of the SDK that it names no more; of the given ones, those that are not as
+// `is_there` wants them.
+template <typename Row, typename Stored, typename IsThere>
+Difference<Row> difference(const std::vector<Stored>& stored, const std::vector<Row>& given, bool replaces,
+                           IsThere is_there) {
+  Difference<Row> found;
+  for (const Stored& old : stored) {
+    const bool stays =
+        !replaces || old.source != kSdk ||
+        std::any_of(given.begin(), given.end(), [&](const Row& row) { return same_key(row, old); });
+    if (!stays) found.dropped.push_back(old.id);
   }
-  for (const SyncedBudget& budget : budgets) {
-    const bool is_there = std::any_of(stored->begin(), stored->end(), [&](const StoredBudget& old) {
-      return same_key(old, budget) && old.limit == budget.limit && old.unit == budget.unit &&
-             old.source == kSdk;
+  for (const Row& row : given) {
+    const bool is_stored = std::any_of(stored.begin(), stored.end(), [&](const Stored& old) {
+      return same_key(old, row) && old.source == kSdk && is_there(old, row);
     });
-    if (is_there) continue;
-    if (auto written = write_budget(store, org_id, agent_name, budget); !written) return written.error();
-    changed = true;
+    if (!is_stored) found.written.push_back(row);
   }
-  return changed;
+  return found;
+}
+
+// `replaces`: the SDK's other rows go.
+StoreResult<Difference<SyncedBudget>> compare_budgets(ControlStore& store, std::string_view org_id,
+                                                      std::string_view agent_name,
+                                                      const std::vector<SyncedBudget>& budgets,
+                                                      bool replaces) {
+  const auto stored = budgets_of(store, org_id, agent_name);
+  if (!stored) return stored.error();
+  return difference(*stored, budgets, replaces, [](const StoredBudget& old, const SyncedBudget& budget) {
+    return old.limit == budget.limit && old.unit == budget.unit;
+  });
+}
+
+StoreResult<void> write_budgets(ControlStore& store, std::string_view org_id, std::string_view agent_name,
+                                const Difference<SyncedBudget>& changes) {
+  for (const std::string& id : changes.dropped) {
+    auto dropped =
+        store.run("DELETE FROM budgets WHERE org_id = ?1 AND id = ?2", org_id, std::string_view(id));
+    if (!dropped) return dropped.error();
+  }
+  for (const SyncedBudget& budget : changes.written) {
+    if (auto written = write_budget(store, org_id, agent_name, budget); !written) return written;
+  }
+  return {};
 }
 
 StoreResult<void> write_alert(ControlStore& store, std::string_view org_id, std::string_view agent_name,
@@ -115,36 +144,83 @@ StoreResult<void> write_alert(ControlStore& store, std::string_view org_id, std:
   return {};
 }
 
-StoreResult<void> sync_alerts(ControlStore& store, std::string_view org_id, std::string_view agent_name,
-                              const std::vector<AlertConfig>& alerts, const SameText& same_text) {
-  auto stored = agent_alert_configs(store, org_id, agent_name);
+StoreResult<Difference<AlertConfig>> compare_alerts(ControlStore& store, std::string_view org_id,
+                                                    std::string_view agent_name,
+                                                    const std::vector<AlertConfig>& alerts,
+                                                    const SameText& same_text) {
+  const auto stored = agent_alert_configs(store, org_id, agent_name);
   if (!stored) return stored.error();
-  for (const AlertConfig& old : *stored) {
-    const bool stays =
-        old.source != kSdk ||
-        std::any_of(alerts.begin(), alerts.end(), [&](const auto& alert) { return same_key(alert, old); });
-    if (stays) continue;
+  const auto same = [&](const std::string& old, const std::string& given) {
+    return old.empty() || given.empty() ? old.empty() == given.empty() : same_text(old, given);
+  };
+  return difference(*stored, alerts, true, [&](const AlertConfig& old, const AlertConfig& alert) {
+    return same(old.target_sealed, alert.target_sealed) && same(old.secret_sealed, alert.secret_sealed);
+  });
+}
+
+StoreResult<void> write_alerts(ControlStore& store, std::string_view org_id, std::string_view agent_name,
+                               const Difference<AlertConfig>& changes) {
+  for (const std::string& id : changes.dropped) {
     // What it has fired goes with it.
     for (const std::string_view sql :
          {"DELETE FROM alert_fired WHERE config_id = (SELECT id FROM alert_configs WHERE org_id = ?1 AND id "
           "= ?2)",
           "DELETE FROM alert_configs WHERE org_id = ?1 AND id = ?2"}) {
-      auto dropped = store.run(sql, org_id, std::string_view(old.id));
-      if (!dropped) return dropped.error();
+      if (auto dropped = store.run(sql, org_id, std::string_view(id)); !dropped) return dropped.error();
     }
   }
-  const auto same = [&](const std::string& old, const std::string& given) {
-    return old.empty() || given.empty() ? old.empty() == given.empty() : same_text(old, given);
-  };
-  for (const AlertConfig& alert : alerts) {
-    const bool is_there = std::any_of(stored->begin(), stored->end(), [&](const AlertConfig& old) {
-      return same_key(old, alert) && old.source == kSdk && same(old.target_sealed, alert.target_sealed) &&
-             same(old.secret_sealed, alert.secret_sealed);
-    });
-    if (is_there) continue;
-    if (auto written = write_alert(store, org_id, agent_name, alert); !written) return written.error();
+  for (const AlertConfig& alert : changes.written) {
+    if (auto written = write_alert(store, org_id, agent_name, alert); !written) return written;
   }
   return {};
+}
+
+struct Changes {
+  bool has_agent = false;
+  Difference<SyncedBudget> budgets, org_budget;
+  Difference<AlertConfig> alerts, org_alerts;
+
+  bool is_empty() const noexcept {
+    return has_agent && budgets.is_empty() && org_budget.is_empty() && alerts.is_empty() &&
+           org_alerts.is_empty();
+  }
+};
+
+StoreResult<Changes> compare(ControlStore& store, std::string_view org_id, const ConfigSync& sync,
+                             const SameText& same_text) {
+  Changes found;
+  const std::string_view agent = sync.agent_name;
+  auto known = has_agent(store, org_id, agent);
+  if (!known) return known.error();
+  found.has_agent = *known;
+  auto budgets = compare_budgets(store, org_id, agent, sync.budgets, true);
+  if (!budgets) return budgets.error();
+  found.budgets = std::move(*budgets);
+  auto alerts = compare_alerts(store, org_id, agent, sync.alerts, same_text);
+  if (!alerts) return alerts.error();
+  found.alerts = std::move(*alerts);
+  if (sync.org_alerts) {
+    auto org_alerts = compare_alerts(store, org_id, "", *sync.org_alerts, same_text);
+    if (!org_alerts) return org_alerts.error();
+    found.org_alerts = std::move(*org_alerts);
+  }
+  if (sync.org_budget) {
+    auto org_budget = compare_budgets(store, org_id, "", {*sync.org_budget}, false);
+    if (!org_budget) return org_budget.error();
+    found.org_budget = std::move(*org_budget);
+  }
+  return found;
+}
+
+// An SDK syncs whenever its process starts, and nearly always says what is stored: that waits for no writer.
+StoreResult<Changes> look(ControlStore& store, std::string_view org_id, const ConfigSync& sync,
+                          const SameText& same_text) {
+  auto view = Transaction::begin_read(store.connection());
+  if (!view) return view.error();
+  auto found = compare(store, org_id, sync, same_text);
+  if (!found) return found;
+  if (auto ended = view->commit(); !ended) return ended.error();
+  return found;
 }
 
 // Until the end of the transaction: two that write the same rows in another order would wait for each other.
@@ -163,6 +239,12 @@ StoreResult<ConfigSynced> sync_config(ControlStore& store, std::string_view org_
   fold(sync.budgets);
   fold(sync.alerts);
   if (sync.org_alerts) fold(*sync.org_alerts);
+  ConfigSynced synced{.budgets = sync.budgets.size(),
+                      .alerts = sync.alerts.size(),
+                      .org_alerts = sync.org_alerts ? sync.org_alerts->size() : 0};
+  const auto seen = look(store, org_id, sync, same_text);
+  if (!seen) return seen.error();
+  if (seen->is_empty()) return synced;
   return store.in_transaction([&]() -> StoreResult<ConfigSynced> {
     if (auto locked = lock_syncs(store, org_id); !locked) return locked.error();
     const std::string_view agent = sync.agent_name;
@@ -171,22 +253,17 @@ StoreResult<ConfigSynced> sync_config(ControlStore& store, std::string_view org_
         "ON CONFLICT (org_id, name) DO NOTHING",
         org_id, agent, store.now());
     if (!made) return made.error();
-    auto budgets = sync_budgets(store, org_id, agent, sync.budgets, true);
-    if (!budgets) return budgets.error();
-    if (auto alerts = sync_alerts(store, org_id, agent, sync.alerts, same_text); !alerts)
-      return alerts.error();
-    ConfigSynced synced{.budgets = sync.budgets.size(), .alerts = sync.alerts.size()};
-    if (sync.org_alerts) {
-      synced.org_alerts = sync.org_alerts->size();
-      if (auto alerts = sync_alerts(store, org_id, "", *sync.org_alerts, same_text); !alerts)
-        return alerts.error();
-    }
+    // Once more: somebody may have written meanwhile.
+    const auto changes = compare(store, org_id, sync, same_text);
+    if (!changes) return changes.error();
+    if (auto written = write_budgets(store, org_id, agent, changes->budgets); !written)
+      return written.error();
+    if (auto written = write_alerts(store, org_id, agent, changes->alerts); !written) return written.error();
+    if (auto written = write_alerts(store, org_id, "", changes->org_alerts); !written) return written.error();
     // Last: it changes the directory's version, which others wait for.
-    if (sync.org_budget) {
-      auto changed = sync_budgets(store, org_id, "", {*sync.org_budget}, false);
-      if (!changed) return changed.error();
-      synced.org_budget_changed = *changed;
-    }
+    if (auto written = write_budgets(store, org_id, "", changes->org_budget); !written)
+      return written.error();
+    synced.org_budget_changed = !changes->org_budget.is_empty();
     return synced;
   });
 }

@@ -44,8 +44,8 @@ struct ConfigSynced {
 // Whether two sealed texts are the same text.
 using SameText = std::function<bool(std::string_view stored, std::string_view given)>;
 
-// One transaction. The agent is made when it is not there; one that is killed stays so. Several at the same
-// time come one after the other.
+// One transaction, and none that writes when nothing is to change. The agent is made when it is not there;
+// one that is killed stays so. Several at the same time come one after the other.
 StoreResult<ConfigSynced> sync_config(ControlStore& store, std::string_view org_id, ConfigSync sync,
                                       const SameText& same_text);
 

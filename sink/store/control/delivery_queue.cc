@@ -26,10 +26,13 @@ StoreResult<std::vector<Delivery>> claim_deliveries(ControlStore& store, std::in
       now);
   if (!due) return due.error();
   if (*due == 0) return claimed;
-#define KAVACH_CLAIM(skip_locked)                                                                     \
-  "UPDATE deliveries SET next_at_us = ?3, attempts = attempts + 1 WHERE id IN (SELECT id FROM "       \
-  "deliveries WHERE status = 'pending' AND next_at_us <= ?1 ORDER BY next_at_us LIMIT ?2" skip_locked \
-  ") RETURNING id, org_id, channel, ref_id, url, secret_enc, body, attempts, created_at_us"
+#define KAVACH_CLAIM(skip_locked)                                                                         \
+  "UPDATE deliveries SET next_at_us = ?3, attempts = attempts + 1 WHERE id IN (SELECT id FROM "           \
+  "deliveries WHERE status = 'pending' AND next_at_us <= ?1 ORDER BY next_at_us LIMIT ?2" skip_locked     \
+  ") RETURNING id, org_id, channel, ref_id, url, secret_enc, body, attempts, created_at_us, CASE WHEN "   \
+  "EXISTS ("                                                                                              \
+  "SELECT 1 FROM organizations o WHERE o.id = deliveries.org_id AND o.deleted_at_us IS NOT NULL) THEN 1 " \
+  "ELSE 0 END"
   auto read = store.each(
       store.connection().dialect() == Dialect::kSqlite ? KAVACH_CLAIM("")
                                                        : KAVACH_CLAIM(" FOR UPDATE SKIP LOCKED"),
@@ -42,7 +45,8 @@ StoreResult<std::vector<Delivery>> claim_deliveries(ControlStore& store, std::in
                            .secret_sealed = std::string(row.text(5)),
                            .body = std::string(row.text(6)),
                            .attempts = row.integer(7),
-                           .created_at = row.integer(8)});
+                           .created_at = row.integer(8),
+                           .org_is_deleted = row.integer(9) != 0});
       },
       now, count, now + lease_us);
 #undef KAVACH_CLAIM

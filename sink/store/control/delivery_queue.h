@@ -26,6 +26,7 @@ struct Delivery {
   std::string body;
   std::int64_t attempts = 0;  // that were made, with the one it was claimed for
   WallMicros created_at = 0;
+  bool org_is_deleted = false;  // when it was claimed
 };
 
 // Due at once; its `id` and `created_at` are made here. REQUIRES: in a transaction.

@@ -29,11 +29,11 @@ RunRow run_in(const Statement::Rows& row) {
 StoreResult<RunPage> runs_of_agent(ControlStore& store, std::string_view org_id, std::string_view agent_name,
                                    std::int64_t limit, std::int64_t offset) {
   RunPage page;
-  auto total =
-      store.scalar("SELECT COUNT(*) FROM runs WHERE org_id = ?1 AND agent_name = ?2", org_id, agent_name);
-  if (!total) return total.error();
-  page.total = *total;
   auto read = store.each(
+      "SELECT total_runs FROM agents WHERE org_id = ?1 AND name = ?2",
+      [&page](const Statement::Rows& row) { page.total = row.integer(0); }, org_id, agent_name);
+  if (!read) return read.error();
+  read = store.each(
       KAVACH_RUN_COLUMNS
       "WHERE org_id = ?1 AND agent_name = ?2 ORDER BY first_event_us DESC, run_id LIMIT ?3 OFFSET ?4",
       [&page](const Statement::Rows& row) { page.runs.push_back(run_in(row)); }, org_id, agent_name, limit,

@@ -50,6 +50,20 @@ struct QueueFixture : StoreFixture {
   }
 };
 
+TEST_CASE_FIXTURE(QueueFixture, "what was added first is claimed first") {
+  std::string added;
+  for (char body = 'a'; body <= 'p'; ++body) {
+    added += body;
+    add(std::string(1, body));
+    clock.now += kMicrosPerSecond;
+  }
+  // Rewritten, a row may lie behind those that came after it.
+  settle(claim(1).front(), {.kind = Kind::kGiveBack, .error = {}, .next_at = clock.now});
+  std::string claimed;
+  for (const Delivery& delivery : claim(100)) claimed += delivery.body;
+  CHECK(claimed == added);
+}
+
 TEST_CASE_FIXTURE(QueueFixture, "what is claimed is its claimer's until the lease ends") {
   CHECK(claim().empty());
   add("one");

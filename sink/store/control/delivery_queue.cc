@@ -1,5 +1,7 @@
 #include "sink/store/control/delivery_queue.h"
 
+#include <algorithm>
+
 #include "engine/calendar.h"
 
 namespace kavach::sink {
@@ -51,6 +53,8 @@ StoreResult<std::vector<Delivery>> claim_deliveries(ControlStore& store, std::in
       now, count, now + lease_us);
 #undef KAVACH_CLAIM
   if (!read) return read.error();
+  // An UPDATE returns its rows in any order.
+  std::ranges::stable_sort(claimed, {}, &Delivery::created_at);
   return claimed;
 }
 

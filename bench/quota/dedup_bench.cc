@@ -53,6 +53,29 @@ BENCHMARK(BM_DedupNew)->Arg(100'000)->Iterations(10'000);
 BENCHMARK(BM_DedupNew)->Arg(1'000'000)->Iterations(100'000);
 BENCHMARK(BM_DedupNew)->Arg(10'000'000)->Iterations(1'000'000);
 
+// As above in a table that has as many keys as it may: each new one takes the place of an old one.
+void BM_DedupAtBound(benchmark::State& state) {
+  const auto keys = static_cast<std::size_t>(state.range(0));
+  DedupTable table({.keys_max = keys});
+  for (const DedupKey& key : random_keys(keys * 2, 1)) {
+    const DedupTable::Number claim = table.begin(0, kNow);
+    table.claim(key, claim);
+    table.end(claim);
+  }
+  const std::uint64_t evicted = table.evicted();
+  const std::vector<DedupKey> fresh = random_keys(keys / 10, 2);
+  std::size_t next = 0;
+  for (auto _ : state) {
+    const DedupTable::Number claim = table.begin(0, kNow);
+    table.claim(fresh[next++], claim);
+    table.end(claim);
+  }
+  if (table.evicted() < evicted + fresh.size() / 2) state.SkipWithError("the table was not at its bound");
+  state.SetItemsProcessed(state.iterations());
+}
+BENCHMARK(BM_DedupAtBound)->Arg(100'000)->Iterations(10'000);
+BENCHMARK(BM_DedupAtBound)->Arg(10'000'000)->Iterations(1'000'000);
+
 // A remembered key is sent again.
 void BM_DedupDuplicate(benchmark::State& state) {
   const std::vector<DedupKey> keys = random_keys(static_cast<std::size_t>(state.range(0)), 1);

@@ -1,5 +1,5 @@
 """How cost and latency move with the size of a batch, with the load, and with how much there is of everything:
-`scripts/bench --ingest`, `--latency`, `--scale`.
+`scripts/bench ingest latency scale`.
 
 Each repetition runs Kavach and its ceiling, the null server, one after the other, every second time in the other order.
 """
@@ -15,19 +15,19 @@ import time
 import uuid
 from pathlib import Path
 
-from harness import Harness
+from harness import NULL_KEY, ROOT, Figures, Harness, Measured, Row, check_counts, judged
 from report import Chart, Section
 from support.kavachd import wait_until
 
 SIZES = (1, 10, 100, 1000)  # events of a batch
 PARTS = (0.2, 0.5, 0.8)  # of the peak
 PERCENTILES = {"p50": "p50", "p90": "p90", "p99": "p99", "p99_9": "p99.9"}
-MANY_ORGS = (10, 1_000, 100_000)
-# As many files as may be open, and ports as one address has.
-MANY_CONNECTIONS = (10, 1_000, min(28_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 1_000))
-NULL_KEY = "ak_dev_" + "0" * 64
+# Connections: as many files as may be open, and ports as one address has.
+MANY = {"orgs": (10, 1_000, 100_000), "connections": (10, 1_000, min(28_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 1_000))}
+MANY_QUICK = {"orgs": (10, 200), "connections": (10, 200)}
+Many = dict[str, tuple[int, ...]]
 
-Figures = dict[str, list[float]]
+Values = dict[str, list[float]]  # of Figures.by_name
 
 
 def cpu_ns(run: dict, events: int) -> float:
@@ -45,16 +45,11 @@ def in_turn(repetition: int, *legs) -> dict:
     return figures
 
 
-def add(figures: Figures, measured: dict) -> None:
-    for name, value in measured.items():
-        figures.setdefault(name, []).append(value)
-
-
 # --- ingest ----------------------------------------------------------------------------------------------------
 
 
-def measure_ingest(bench: Harness) -> Figures:
-    figures: Figures = {}
+def measure_ingest(bench: Harness) -> Measured:
+    figures = Figures()
 
     def null(events: int) -> dict:
         with bench.null_server(events) as (pid, port):
@@ -64,7 +59,7 @@ def measure_ingest(bench: Harness) -> Figures:
     def plain(events: int) -> dict:
         with bench.node() as node:
             run = bench.load(node.pid, node.port, node.keys, "--events", events)
-            bench.check_counts(node)
+            check_counts(node)
         return {f"ingest.plain.{events}.cpu_ns": cpu_ns(run, events), f"ingest.plain.{events}.per_s": events_per_s(run, events)}
 
     def gzip(events: int) -> dict:
@@ -73,7 +68,7 @@ def measure_ingest(bench: Harness) -> Figures:
         with bench.node() as node:
             node.make_keys(8 if bench.options.quick else 100)
             run = bench.load(node.pid, node.port, node.keys, "--events", events, "--gzip", "--gzip-bodies", bodies)
-            bench.check_counts(node)
+            check_counts(node)
         return {f"ingest.gzip.{events}.cpu_ns": cpu_ns(run, events), f"ingest.gzip.{events}.per_s": events_per_s(run, events)}
 
     def two_shards() -> dict:
@@ -83,22 +78,21 @@ def measure_ingest(bench: Harness) -> Figures:
             for task in Path(f"/proc/{node.pid}/task").iterdir():
                 os.sched_setaffinity(int(task.name), before)
             run = bench.load(node.pid, node.port, node.keys, "--events", 100)
-            bench.check_counts(node)
+            check_counts(node)
         return {"ingest.two_shards.cpu_ns": cpu_ns(run, 100)}
 
-    for repetition in range(bench.options.repetitions):
-        bench.say(f"repetition {repetition + 1} of {bench.options.repetitions}")
+    for repetition in bench.repetitions():
         measured = {}
         for events in SIZES:
             measured |= in_turn(repetition, lambda: null(events), lambda: plain(events), lambda: gzip(events))
         measured |= two_shards()
         measured["ingest.one_of_null"] = measured["ingest.null.1.cpu_ns"] / measured["ingest.plain.1.cpu_ns"]
         measured["ingest.scale"] = 2 * measured["ingest.plain.100.cpu_ns"] / measured["ingest.two_shards.cpu_ns"]
-        add(figures, measured)
-    return figures
+        figures.add(measured)
+    return Measured(figures, [judged(rows_of_ingest(figures))], sections_of_ingest(figures.by_name, instruction_counts()))
 
 
-def rows_of_ingest(f) -> list[tuple[str, str, str, bool | None]]:
+def rows_of_ingest(f: Figures) -> list[Row]:
     def ns(name: str) -> str:
         return f.show(f"ingest.{name}.cpu_ns") + " ns CPU per event"
 
@@ -115,7 +109,7 @@ def rows_of_ingest(f) -> list[tuple[str, str, str, bool | None]]:
     return rows
 
 
-def sections_of_ingest(figures: Figures, instructions: dict) -> list[Section]:
+def sections_of_ingest(figures: Values, instructions: dict) -> list[Section]:
     def lines(what: str) -> dict:
         return {name: [(events, figures[f"ingest.{name}.{events}.{what}"]) for events in SIZES] for name in ("plain", "gzip", "null")}
 
@@ -133,9 +127,9 @@ def sections_of_ingest(figures: Figures, instructions: dict) -> list[Section]:
 # --- latency ---------------------------------------------------------------------------------------------------
 
 
-def measure_latency(bench: Harness) -> Figures:
+def measure_latency(bench: Harness) -> Measured:
     """At fixed rates: each latency counts from when its request was due, so that a server that stalls pays for it."""
-    figures: Figures = {}
+    figures = Figures()
 
     def legs_of(name: str, pid: int, port: int, keys: list[str]) -> dict:
         measured = {}
@@ -153,25 +147,24 @@ def measure_latency(bench: Harness) -> Figures:
     def kavach() -> dict:
         with bench.node() as node:
             measured = legs_of("kavach", node.pid, node.port, node.keys)
-            bench.check_counts(node)
+            check_counts(node)
         return measured
 
     def null() -> dict:
         with bench.null_server(100) as (pid, port):
             return legs_of("null", pid, port, [NULL_KEY])
 
-    for repetition in range(bench.options.repetitions):
-        bench.say(f"repetition {repetition + 1} of {bench.options.repetitions}")
+    for repetition in bench.repetitions():
         measured = in_turn(repetition, kavach, null)
         disk = bench.run_tool("kavach-disk", bench.options.server_core, "--directory", bench.options.directory, "--duration",
                               bench.options.seconds / 2, "--group-bytes", 65_536, "--frames", 2)
         measured["latency.commit.p99"] = disk["p99"]
         measured["latency.of_bound"] = measured["latency.kavach.50.p99"] / (2 * measured["latency.null.50.p99"] + disk["p99"])
-        add(figures, measured)
-    return figures
+        figures.add(measured)
+    return Measured(figures, [judged(rows_of_latency(figures))], sections_of_latency(figures.by_name))
 
 
-def rows_of_latency(f) -> list[tuple[str, str, str, bool | None]]:
+def rows_of_latency(f: Figures) -> list[Row]:
     def ms(name: str) -> str:
         return f.show(f"latency.{name}", "{:.2f}", 1e-3)
 
@@ -186,7 +179,7 @@ def rows_of_latency(f) -> list[tuple[str, str, str, bool | None]]:
     return rows
 
 
-def sections_of_latency(figures: Figures) -> list[Section]:
+def sections_of_latency(figures: Values) -> list[Section]:
     percents = [round(part * 100) for part in PARTS]
     curves = {f"{name} {shown}": [(percent, [us / 1e3 for us in figures[f"latency.{name}.{percent}.{p}"]]) for percent in percents]
               for name in ("kavach", "null") for p, shown in PERCENTILES.items() if p != "p90"}
@@ -227,46 +220,47 @@ def add_orgs(node, count: int) -> list[str]:
     return keys
 
 
-def measure_scale(bench: Harness) -> Figures:
+def measure_scale(bench: Harness) -> Measured:
     """Batches of 100 events of so many organizations in turn; and over so many connections."""
-    figures: Figures = {}
+    figures = Figures()
 
     def orgs(count: int) -> dict:
         with bench.node() as node:
             key_file = node.folder / "keys"
             key_file.write_text("".join(key + "\n" for key in add_orgs(node, count)))
             run = bench.load(node.pid, node.port, [], "--key-file", key_file, "--events", 100)
-            bench.check_counts(node)
+            check_counts(node)
         return {f"scale.orgs.{count}.cpu_ns": cpu_ns(run, 100)}
 
     def connections(count: int) -> dict:
         with bench.node() as node:
             run = bench.load(node.pid, node.port, node.keys, "--events", 100, connections=count)
-            bench.check_counts(node)
+            check_counts(node)
         return {f"scale.connections.{count}.cpu_ns": cpu_ns(run, 100)}
 
-    for repetition in range(bench.options.repetitions):
-        bench.say(f"repetition {repetition + 1} of {bench.options.repetitions}")
-        measured = in_turn(repetition, *(lambda n=n: orgs(n) for n in MANY_ORGS), *(lambda n=n: connections(n) for n in MANY_CONNECTIONS))
-        for what, counts in (("orgs", MANY_ORGS), ("connections", MANY_CONNECTIONS)):
+    many = MANY_QUICK if bench.options.quick else MANY
+    for repetition in bench.repetitions():
+        measured = in_turn(repetition, *(lambda n=n: orgs(n) for n in many["orgs"]),
+                           *(lambda n=n: connections(n) for n in many["connections"]))
+        for what, counts in many.items():
             costs = [measured[f"scale.{what}.{n}.cpu_ns"] for n in counts]
             measured[f"scale.{what}.ratio"] = max(costs) / costs[0]
-        add(figures, measured)
-    return figures
+        figures.add(measured)
+    return Measured(figures, [judged(rows_of_scale(figures, many))], sections_of_scale(figures.by_name, many))
 
 
-def rows_of_scale(f) -> list[tuple[str, str, str, bool | None]]:
+def rows_of_scale(f: Figures, many: Many) -> list[Row]:
     return [(f"100 events, of {' / '.join(f'{n:,}' for n in counts)} {what}",
              f"{' / '.join(f.show(f'scale.{what}.{n}.cpu_ns') for n in counts)} ns CPU per event: {f.show(f'scale.{what}.ratio', '{:.2f}')} x",
              "<= 1.3 x", f.median(f"scale.{what}.ratio") <= 1.3)
-            for what, counts in (("orgs", MANY_ORGS), ("connections", MANY_CONNECTIONS))]
+            for what, counts in many.items()]
 
 
-def sections_of_scale(figures: Figures) -> list[Section]:
+def sections_of_scale(figures: Values, many: Many) -> list[Section]:
     return [Section(f"Cost per event against {what}", "Batches of 100 events.",
                     Chart({what: [(n, figures[f"scale.{what}.{n}.cpu_ns"]) for n in counts]}, what, "ns CPU per event", log_x=True))
-            for what, counts in (("orgs", MANY_ORGS), ("connections", MANY_CONNECTIONS))]
+            for what, counts in many.items()]
 
 
-def instruction_counts(root: Path) -> dict:
-    return json.loads((root / "bench" / "instructions.json").read_text())
+def instruction_counts() -> dict:
+    return json.loads((ROOT / "bench" / "instructions.json").read_text())

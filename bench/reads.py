@@ -1,4 +1,4 @@
-"""What the control API's reads cost, and what they cost ingest: `scripts/bench --reads`.
+"""What the control API's reads cost, and what they cost ingest: `scripts/bench reads`.
 
 A: every GET of /openapi.json that takes a person's token is asked of two stores in turn, one with a hundred times the
 events of the other. B: the p99 of ingest at a fixed rate, with and without people at their dashboards and logging in.
@@ -19,11 +19,12 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
-from harness import Harness
+from harness import Figures, Harness, Measured, Row, judged, on_core, say
 from support import control
 from support.kavachd import PATIENCE_S, Kavachd, wait_until
 from support.postgres import PostgresKavachd, PostgresServer
 
+EVENTS = 10_000_000  # of the large store
 RATIO_MAX = 1.5
 P99_RATIO_MAX = 1.3
 # Of the peak, what is sent while people look and log in.
@@ -81,13 +82,13 @@ class Filled:
                 assert person.post(f"/v1/{at}/budgets", budget).status == 201
             where = ["--sqlite", node.store] if self.server is None else ["--postgres", node.server.url]
             key, org_of_node = node.key, node.org_id
-        self.harness.say(f"filling {self.kind} with {self.events} events")
+        say(f"filling {self.kind} with {self.events} events")
         done = subprocess.run([self.harness.tools / "kavach-fill", *where, "--org", org, "--project", project, "--events",
                                str(self.events)], capture_output=True, text=True)
         if done.returncode != 0:
             sys.exit(f"scripts/bench: kavach-fill: {done.stderr}")
         filled = json.loads(done.stdout)
-        self.harness.say(f"  {filled['seconds']} s")
+        say(f"  {filled['seconds']} s")
         if self.server is not None:  # as autovacuum does in its own time
             node.server.query("VACUUM ANALYZE")
             node.server.query("CHECKPOINT")
@@ -240,7 +241,7 @@ def case_people(harness: Harness, small: Filled, rounds: int) -> dict[str, list[
             "engine.shards": 1, "store.kind": "none", "log.level": "warning", "control.tries_max": 1_000_000})
         node.key, node.org_id = small.about["key"], small.about["node_org"]
         with contextlib.ExitStack() as running:
-            with harness.on_core(harness.options.server_core):
+            with on_core(harness.options.server_core):
                 running.enter_context(node)
             token = small.log_in(node).token
             peak = harness.load(node.process.pid, node.port, [node.key], "--events", 100)
@@ -273,17 +274,9 @@ def case_people(harness: Harness, small: Filled, rounds: int) -> dict[str, list[
 # --- all of it -----------------------------------------------------------------------------------------------------
 
 
-def events_of(options) -> tuple[int, int]:
-    return (10_000, 30_000) if options.quick else (100_000, options.events)
-
-
-def sizes(options) -> str:
-    return "{:,} and {:,}".format(*events_of(options))
-
-
-def measure(harness: Harness) -> dict[str, list[float]]:
+def measure(harness: Harness) -> Measured:
     options = harness.options
-    few, many = events_of(options)
+    few, many = (10_000, 30_000) if options.quick else (100_000, harness.events(EVENTS))
     rounds = 5 if options.quick else 30
     cache = options.build.resolve().parent / ("bench-reads-quick" if options.quick else "bench-reads")
     cache.mkdir(parents=True, exist_ok=True)
@@ -296,10 +289,11 @@ def measure(harness: Harness) -> dict[str, list[float]]:
             figures |= case_reads(*stores, rounds)
             if server is None:
                 figures |= case_people(harness, stores[0], options.repetitions)
-    return figures
+    return Measured(Figures(figures), [judged(rows(figures))],
+                    setting=f"stores of {few:,} and {many:,} events, of which the organization that is read has a fifth")
 
 
-def rows(figures: dict[str, list[float]]) -> list[tuple[str, str, str, bool | None]]:
+def rows(figures: dict[str, list[float]]) -> list[Row]:
     def shown(name: str, form: str, scale: float = 1) -> str:
         values = [value * scale for value in figures[name]]
         return f"{form.format(statistics.median(values))} ({form.format(min(values))}..{form.format(max(values))})"

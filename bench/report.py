@@ -14,6 +14,8 @@ STYLE = """body { font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margi
 table { border-collapse: collapse; margin: 1em 0; } td, th { border: 1px solid #d0d7de; padding: .3em .7em; text-align: left; }
 .not { color: #d1242f; font-weight: 600; } svg text { font: 12px system-ui, sans-serif; fill: #1f2328; } code { font-size: 90%; }"""
 
+Table = tuple[list[str], list[list[str]]]  # header and rows
+
 
 @dataclass
 class Chart:
@@ -32,7 +34,7 @@ class Section:
     heading: str
     text: str
     chart: Chart | None = None
-    table: tuple[list[str], list[list[str]]] | None = None
+    table: Table | None = None
 
 
 def short(value: float) -> str:

@@ -1,5 +1,5 @@
 // kavach-fill: a store with months of a small fleet's events in it, for what reads it (scripts/bench
-// --reads).
+// reads).
 //
 // Through the writer that the shipper uses, so that roll-ups, agents and runs are what they would have
 // become. However many events there are, they are of the same organizations, agents, models and hours, and

@@ -1,5 +1,5 @@
 // kavach-pipeline: one round of a race between what carries events on behind the journal and the least that
-// could carry the same rows (races.h). scripts/bench --pipeline runs several, and brings the servers.
+// could carry the same rows (races.h). scripts/bench followers runs several, and brings the servers.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>

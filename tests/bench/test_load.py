@@ -93,7 +93,7 @@ def test_the_benchmark_runs_to_its_end(tmp_path):
 def test_the_benchmark_of_reads_asks_every_endpoint_of_both_stores(tmp_path, node):
     figures = tmp_path / "figures.json"
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "bench", "--reads", "--quick", "--no-setup", "--build", BUILD, "--json", figures],
+        [sys.executable, ROOT / "scripts" / "bench", "reads", "--quick", "--no-setup", "--build", BUILD, "--json", figures],
         capture_output=True, text=True, timeout=10 * PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr

@@ -147,7 +147,7 @@ def test_nginx_answers_what_kavach_would(tmp_path):
 def test_the_comparison_runs_to_its_end(tmp_path):
     figures = tmp_path / "figures.json"
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "bench", "--peers", "--quick", "--no-setup", "--build", BUILD, "--json", figures],
+        [sys.executable, ROOT / "scripts" / "bench", "peers", "--quick", "--no-setup", "--build", BUILD, "--json", figures],
         capture_output=True, text=True, timeout=10 * PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from harness import Figures, Harness, Measured, Row, check_counts, judged, say
+from harness import Figures, Harness, Measured, Row, check_counts, cpu_us, judged, say
 from services import Services, check_receipts, kafka_node, wait_for_kafka
 
 TABLES = ("events", "dedup_keys", "agents", "runs", "usage_minute", "usage_hourly", "usage_hourly_dim",
@@ -113,8 +113,23 @@ def case_receipt_classes(bench: Harness, services: Services, swapped: bool) -> d
     return figures | {"receipt.broker_of_journal": legs["broker"]["per_s"] / legs["journal"]["per_s"]}
 
 
+def case_broker_cost(bench: Harness, services: Services, swapped: bool) -> dict:
+    """What an event costs the whole process when its answer waits for Kafka: a record each, and a record a batch."""
+    def cost(record_events: int) -> dict:
+        topic = f"cost-{record_events}-{time.monotonic_ns()}"
+        settings = {"kafka.receipt": "broker", "kafka.record_events_max": record_events}
+        with kafka_node(bench, services, topic, **settings) as node:
+            node.make_keys(RECEIPT_ORGS)
+            run = bench.load(node.pid, node.port, node.keys, "--events", 100)
+            check_receipts(node, "broker")
+        return {f"broker.{record_events}.cpu_us": cpu_us(run) / 100}
+
+    first, second = (100, 1) if swapped else (1, 100)
+    return cost(first) | cost(second)
+
+
 # A case is called once per repetition, with the order of its legs turned round every second time.
-CASES = (case_kafka_shipper, case_sqlite_shipper, case_postgres_writer, case_receipt_classes)
+CASES = (case_kafka_shipper, case_sqlite_shipper, case_postgres_writer, case_receipt_classes, case_broker_cost)
 
 
 def measure(bench: Harness) -> Measured:
@@ -169,4 +184,8 @@ def rows(f: Figures) -> list[Row]:
          f"{ratio('receipt.broker_of_journal')}: {f.show('receipt.broker_per_s')} of {f.show('receipt.journal_per_s')} "
          f"events/s; p50 {f.show('receipt.broker_p50_ms', '{:.1f}')} and {f.show('receipt.journal_p50_ms', '{:.1f}')} ms",
          ">= 0.8", f.median("receipt.broker_of_journal") >= 0.8),
+        ("`broker` receipts, the way to Kafka included, 100 events a batch: a record each",
+         f"{f.show('broker.1.cpu_us', '{:.2f}')} us CPU per event", "<= 1.8 us", f.median("broker.1.cpu_us") <= 1.8),
+        ("the same, a record a batch", f"{f.show('broker.100.cpu_us', '{:.2f}')} us CPU per event", "<= 0.9 us",
+         f.median("broker.100.cpu_us") <= 0.9),
     ]

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from support.kavachd import BUILD, PATIENCE_S, ROOT, SANITIZED
+from support.kavachd import BUILD, PATIENCE_S, ROOT, SANITIZED, event, wait_until
 
 pytestmark = pytest.mark.skipif(SANITIZED, reason="sanitized builds have no benchmarks")
 
@@ -66,6 +66,23 @@ def test_a_stalled_server_is_charged_for_all_that_was_due_meanwhile(node):
     assert (process.returncode, report["faults"]) == (0, {})
     # Half of the 200 requests were due within that second, and only 4 of them had a connection.
     assert report["latency"]["p90"] > 300_000
+
+
+def test_the_keys_of_a_file_take_turns_with_the_key_that_is_named(node, tmp_path):
+    keys = [node.create_org(f"org-{i}")["api_key"] for i in range(3)]
+    for key in keys:
+        wait_until(lambda: node.post([event()], key=key).status == 202, "the key is known")
+    (tmp_path / "keys").write_text("".join(key + "\n" for key in keys))
+
+    def stored() -> dict[str, int]:
+        return dict(node.query("SELECT org_id, COUNT(*) FROM events GROUP BY org_id"))
+
+    wait_until(lambda: len(stored()) >= len(keys), "what was sent is stored")
+    before = stored()
+    code, report = load(node, "--key-file", tmp_path / "keys", "--requests", 40, "--events", 5)
+    assert (code, report["answers"], report["faults"]) == (0, 40, {})
+    wait_until(lambda: sum(stored().values()) == sum(before.values()) + 200, "all are stored")
+    assert [count - before.get(org, 0) for org, count in stored().items()] == [50] * 4
 
 
 def test_a_server_that_goes_away_is_a_fault_and_ends_the_run(node):

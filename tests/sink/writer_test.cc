@@ -22,7 +22,7 @@ namespace {
 constexpr const char* kTopic = "events";
 constexpr const char* kDeadLetters = "events.dlq";
 constexpr std::int32_t kPartitions = 2;
-constexpr std::int64_t kPatience = 30 * kMicrosPerSecond;
+constexpr std::int64_t kPatience = 120 * kMicrosPerSecond;
 
 void wait_until(const std::function<bool()>& condition, const char* what) {
   const MonoMicros until = system_clock().mono() + 60 * kMicrosPerSecond;

@@ -73,6 +73,8 @@ class DedupTable {
   };
 
   explicit DedupTable(const Options& options);
+  DedupTable(DedupTable&&) = default;
+  DedupTable& operator=(DedupTable&&) = delete;  // the parts would outlive their memory
 
   // A claim for the keys of a batch. `holder` is what others are told who find one of them pending. It is
   // under way until end(). REQUIRES: fewer than kClaimsMax claims are under way.

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / os.environ.get("KAVACH_TEST_BUILD", "build/release")
 BINARY = BUILD / "kavachd"
 SANITIZED = any(word in BUILD.name for word in ("asan", "tsan"))
-# How long anything may take before a test fails: sanitized builds are many times slower, and a busy machine with a slow disk, too.
+# How long anything may take before a test fails; sanitized builds, and busy machines with slow disks, are many times slower.
 PATIENCE_S = 120
 
 

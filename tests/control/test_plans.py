@@ -102,4 +102,7 @@ def test_sqlite_finds_everything_by_an_index(explained, tmp_path):
                     if found[2] in GROWING:
                         is_ordered = "LIMIT" in sql and not any("TEMP B-TREE" in other for other in plan)
                         assert is_ordered or set(re.findall(r"(\w+)[=<>]", found[3])) != {"org_id"}, f"{sql}\n{plan}"
-    assert seen >= {"events", "usage_minute", "usage_hourly", "runs", "alert_events"}
+            if "is_error = 1 ORDER BY" in sql:
+                seen.add("errors")
+                assert any("ix_events_agent_errors" in step for step in plan), f"{sql}\n{plan}"
+    assert seen >= {"events", "usage_minute", "usage_hourly", "runs", "alert_events", "errors"}

@@ -99,12 +99,17 @@ StoreResult<EventPage> agent_events(ControlStore& store, std::string_view org_id
     auto total = count(store, org_id, agent_name, error_min, error_max, filter.start, filter.end);
     if (!total) return total.error();
     page.total = *total;
-    auto read = store.each(
-        KAVACH_EVENT_COLUMNS
-        "WHERE org_id = ?1 AND agent_name = ?2 AND ts_us >= ?3 AND ts_us < ?4 AND is_error >= ?5 AND "
-        "is_error <= ?6 ORDER BY ts_us DESC, id DESC LIMIT ?7 OFFSET ?8",
-        add_to(page), org_id, agent_name, filter.start, filter.end, error_min, error_max, filter.limit,
-        filter.offset);
+    // Errors may be few among many: they have an index of their own, which wants the literal.
+#define KAVACH_EVENTS_WHERE(outcome)                                                  \
+  KAVACH_EVENT_COLUMNS                                                                \
+  "WHERE org_id = ?1 AND agent_name = ?2 AND ts_us >= ?3 AND ts_us < ?4 AND " outcome \
+  " ORDER BY ts_us DESC, id DESC LIMIT ?5 OFFSET ?6"
+    const std::string_view sql = !filter.is_error   ? KAVACH_EVENTS_WHERE("is_error >= 0")
+                                 : *filter.is_error ? KAVACH_EVENTS_WHERE("is_error = 1")
+                                                    : KAVACH_EVENTS_WHERE("is_error = 0");
+#undef KAVACH_EVENTS_WHERE
+    auto read = store.each(sql, add_to(page), org_id, agent_name, filter.start, filter.end, filter.limit,
+                           filter.offset);
     if (!read) return read.error();
     return page;
   }

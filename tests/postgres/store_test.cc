@@ -82,6 +82,27 @@ TEST_CASE_FIXTURE(StoreFixture,
   CHECK(sql.integer("SELECT COUNT(*) FROM events") == 1);
 }
 
+TEST_CASE_FIXTURE(StoreFixture,
+                  "a transaction that lost its connection ends there, and what follows it has a new one") {
+  Connection connection = connect(url);
+  auto outside = Sql::must(connection.prepare("SELECT 1"));
+  {
+    auto transaction = Transaction::begin_write(connection);
+    REQUIRE(transaction.has_value());
+    sql.execute(
+        "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND "
+        "datname = "
+        "current_database()");
+    for (int i = 0; i < 2; ++i) {
+      const auto within = connection.execute("SELECT 1");
+      REQUIRE_FALSE(within.has_value());
+      CHECK(within.error().retryable);
+    }
+  }
+  auto rows = outside.rows();
+  CHECK(Sql::must(rows.next()));
+}
+
 TEST_CASE("a server that is killed, or frozen, is waited for no longer than asked, and found again") {
   kavach::test::PostgresServer server;
   FixedClock clock;

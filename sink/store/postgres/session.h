@@ -44,7 +44,9 @@ class PostgresSession final : public ConnectionDriver {
   StoreResult<std::unique_ptr<StatementDriver>> prepare(std::string_view sql) override;
   StoreResult<void> execute(const char* sql) override;
   StoreResult<void> begin(bool to_write) override;
-  bool in_autocommit() const noexcept override { return !in_transaction_ || connection_ == nullptr; }
+  // A transaction whose connection is lost goes on until somebody ends it: nothing may begin in its place
+  // unseen.
+  bool in_autocommit() const noexcept override { return !in_transaction_; }
   StoreResult<void> settle() override;
   void set_lock_timeout(int milliseconds) noexcept override { wanted_lock_timeout_ms_ = milliseconds; }
 

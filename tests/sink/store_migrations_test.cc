@@ -25,7 +25,7 @@ constexpr std::string_view kSchemaText =
     "'shipper_positions', 'directory_version', 'org_limits', 'node_usage', 'partition_positions', "
     "'ix_node_usage_period', "
     "'ix_agents_killed', 'ix_deliveries_created', 'ix_alert_events_created', 'ix_alert_fired_at', "
-    "'ix_usage_minute_at') ORDER BY name";
+    "'ix_usage_minute_at', 'ix_events_agent_errors') ORDER BY name";
 
 // FNV-1a: short, and enough to notice an edit.
 std::uint64_t fingerprint(std::string_view text) {

@@ -15,7 +15,7 @@ import time
 import uuid
 from pathlib import Path
 
-from harness import NULL_KEY, ROOT, Figures, Harness, Measured, Row, check_counts, judged
+from harness import NULL_KEY, ROOT, Figures, Harness, Measured, Row, check_counts, cpu_us, judged, rate
 from report import Chart, Section
 from support.kavachd import wait_until
 
@@ -31,11 +31,11 @@ Values = dict[str, list[float]]  # of Figures.by_name
 
 
 def cpu_ns(run: dict, events: int) -> float:
-    return sum(run["server_cpu"].values()) * 1e3 / (run["answers"] * events)
+    return cpu_us(run) * 1e3 / events
 
 
 def events_per_s(run: dict, events: int) -> float:
-    return run["answers"] * events / run["window_s"]
+    return rate(run) * events
 
 
 def in_turn(repetition: int, *legs) -> dict:
@@ -134,11 +134,11 @@ def measure_latency(bench: Harness) -> Measured:
     def legs_of(name: str, pid: int, port: int, keys: list[str]) -> dict:
         measured = {}
         peak = bench.load(pid, port, keys, "--events", 100)
-        rate = peak["answers"] / peak["window_s"]
-        measured[f"latency.{name}.peak"] = rate * 100
+        peak_rate = rate(peak)
+        measured[f"latency.{name}.peak"] = peak_rate * 100
         measured[f"latency.{name}.100.cpu_ns"] = cpu_ns(peak, 100)
         for part in PARTS:
-            run = bench.load(pid, port, keys, "--events", 100, "--rate", rate * part)
+            run = bench.load(pid, port, keys, "--events", 100, "--rate", peak_rate * part)
             percent = round(part * 100)
             measured |= {f"latency.{name}.{percent}.{p}": run["latency"][p] for p in PERCENTILES}
             measured[f"latency.{name}.{percent}.cpu_ns"] = cpu_ns(run, 100)

@@ -78,8 +78,8 @@ def case_receipts(bench: Harness, peak_rate: float) -> dict:
         check_counts(node)
     groups, group_bytes, frames = (b - a for a, b in zip(before, after))
     disk = bench.run_tool("kavach-disk", bench.options.server_core, "--directory", bench.options.directory,
-                    "--duration", bench.options.seconds, "--group-bytes", round(group_bytes / groups),
-                    "--frames", max(1, round(frames / groups)))
+                          "--duration", bench.options.seconds, "--group-bytes", round(group_bytes / groups),
+                          "--frames", max(1, round(frames / groups)))
     return {
         "receipts.rate": rate(run),
         "receipts.frames_per_group": frames / groups,

@@ -289,26 +289,23 @@ def measure(harness: Harness) -> Measured:
             figures |= case_reads(*stores, rounds)
             if server is None:
                 figures |= case_people(harness, stores[0], options.repetitions)
-    return Measured(Figures(figures), [judged(rows(figures))],
+    found = Figures(figures)
+    return Measured(found, [judged(rows(found))],
                     setting=f"stores of {few:,} and {many:,} events, of which the organization that is read has a fifth")
 
 
-def rows(figures: dict[str, list[float]]) -> list[Row]:
-    def shown(name: str, form: str, scale: float = 1) -> str:
-        values = [value * scale for value in figures[name]]
-        return f"{form.format(statistics.median(values))} ({form.format(min(values))}..{form.format(max(values))})"
-
+def rows(f: Figures) -> list[Row]:
     table = []
     for kind in ("sqlite", "postgres"):
-        reads = {name.partition(" ")[2]: values for name, values in figures.items() if name.startswith(f"reads.{kind} ")}
+        reads = {name.partition(" ")[2]: values for name, values in f.by_name.items() if name.startswith(f"reads.{kind} ")}
         for path, (few, many, ratio, *_) in reads.items():
             table.append((f"{kind}: `GET {path}`", f"{few:.2f} / {many:.2f} ms: {ratio:.2f} x", f"<= {RATIO_MAX} x",
                           ratio <= RATIO_MAX))
-    table.append((f"p99 of ingest at {figures['people.rate'][0]:.0f} batches of 100 a second, alone; beside {PEOPLE} people at "
+    table.append((f"p99 of ingest at {f.by_name['people.rate'][0]:.0f} batches of 100 a second, alone; beside {PEOPLE} people at "
                   f"dashboards and {PEOPLE} who log in",
-                  f"{shown('people.alone_p99_us', '{:.2f}', 1e-3)}; {shown('people.beside_p99_us', '{:.2f}', 1e-3)} ms: "
-                  f"{shown('people.p99_ratio', '{:.2f}')} x", f"< {P99_RATIO_MAX} x",
-                  statistics.median(figures["people.p99_ratio"]) < P99_RATIO_MAX))
-    table.append(("the people's answers meanwhile", f"{shown('people.reads_per_s', '{:.0f}')} reads/s, "
-                  f"{shown('people.logins_per_s', '{:.1f}')} logins/s", "", None))
+                  f"{f.show('people.alone_p99_us', '{:.2f}', 1e-3)}; {f.show('people.beside_p99_us', '{:.2f}', 1e-3)} ms: "
+                  f"{f.show('people.p99_ratio', '{:.2f}')} x", f"< {P99_RATIO_MAX} x",
+                  f.median("people.p99_ratio") < P99_RATIO_MAX))
+    table.append(("the people's answers meanwhile", f"{f.show('people.reads_per_s', '{:.0f}')} reads/s, "
+                  f"{f.show('people.logins_per_s', '{:.1f}')} logins/s", "", None))
     return table

@@ -66,7 +66,8 @@ class Services:
 def kafka_node(bench: Harness, services: Services, topic: str, node_class: type[Node] = Node, **settings) -> Node:
     """One that is yet to be started, with its topics made."""
     node = node_class(bench, settings={
-        "kafka.brokers": services.brokers, "kafka.topic": topic, "kafka.dlq_topic": f"{topic}-dlq", "kafka.alerts_topic": f"{topic}-alerts"} | settings)
+        "kafka.brokers": services.brokers, "kafka.topic": topic, "kafka.dlq_topic": f"{topic}-dlq",
+        "kafka.alerts_topic": f"{topic}-alerts"} | settings)
     node.write_config()
     node.command("topics", "create")
     return node
@@ -80,5 +81,4 @@ def check_receipts(node: Node, wanted: str) -> None:
 
 
 def wait_for_kafka(node: Node) -> None:
-    wait_until(lambda: node.request("GET", "/v1/status").json()["kafka_lag"]["events"] == 0, "Kafka has everything",
-               patience_s=120)
+    wait_until(lambda: node.request("GET", "/v1/status").json()["kafka_lag"]["events"] == 0, "Kafka has everything")

@@ -4,8 +4,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <iterator>
-#include <map>
 #include <utility>
 
 #include "engine/log.h"

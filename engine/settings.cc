@@ -356,8 +356,10 @@ void add_control(std::vector<Setting>& rows) {
   constexpr auto kTable = &Config::control;
   rows.push_back({"control.workers", integer<kTable, &Control::workers>(2, 1, 64), "threads",
                   Reload::kRestart, "Threads of the control API, each with a connection to the store."});
-  rows.push_back({"control.nice", integer<kTable, &Control::nice>(19, 0, 19), "", Reload::kRestart,
-                  "How far these threads stand back behind ingest where cores are short; 0: not at all."});
+  rows.push_back(
+      {"control.nice", integer<kTable, &Control::nice>(19, 0, 19), "", Reload::kRestart,
+       "How far these threads stand back behind ingest where cores are short; 0: not at all, 19: they only "
+       "run where nobody else wants to (SCHED_IDLE)."});
   rows.push_back({"control.password_hashes_max", integer<kTable, &Control::password_hashes_max>(1, 1, 64),
                   "threads", Reload::kRestart,
                   "Passwords that are hashed at the same time: each takes a core for tens of ms."});

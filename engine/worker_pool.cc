@@ -3,6 +3,7 @@
 #include "engine/check.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -15,6 +16,8 @@
 
 namespace kavach {
 namespace {
+
+constexpr int kNiceMax = 19;
 
 // Set in the threads of a pool.
 thread_local const void* pool_of_this_thread = nullptr;
@@ -29,7 +32,7 @@ class WorkerPool::Impl {
     KAVACH_CHECK(options.threads > 0, "a pool without threads would never run a task");
     KAVACH_CHECK(options.queue_max > 0, "a pool without a queue would refuse every task");
     KAVACH_CHECK(options.nice >= 0, "only a privileged process may push itself forward");
-    KAVACH_CHECK(options.nice <= 19, "the kernel knows no lower priority");
+    KAVACH_CHECK(options.nice <= kNiceMax, "the kernel knows no lower priority");
     threads_.reserve(options.threads);
     for (std::uint32_t i = 0; i < options.threads; ++i) {
       threads_.emplace_back([this] { run(); });
@@ -82,6 +85,10 @@ class WorkerPool::Impl {
     pool_of_this_thread = this;
     // Of this thread alone, on Linux. To stand back needs no privilege.
     if (nice_ > 0) setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), nice_);
+    // Beside its share of the core, what a thread of the ordinary class is given comes in whole slices:
+    // whoever wakes up meanwhile may wait for the next tick.
+    const sched_param none{};
+    if (nice_ == kNiceMax) pthread_setschedparam(pthread_self(), SCHED_IDLE, &none);
     for (;;) {
       Task task;
       {

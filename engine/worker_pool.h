@@ -21,7 +21,9 @@ class WorkerPool {
         "worker";               // the threads are called name-0, name-1, ... REQUIRES: at most 12 characters
     std::uint32_t threads = 2;  // REQUIRES: at least 1
     std::size_t queue_max = 1024;  // tasks that wait, beside those being run; REQUIRES: at least 1
-    int nice = 0;                  // of the threads, 0 to 19: how far they stand back where cores are short
+    // Of the threads, 0 to 19: how far they stand back where cores are short. At 19 they only have what
+    // nobody else wants (SCHED_IDLE), and whoever wakes up runs at once.
+    int nice = 0;
   };
 
   // Starts the threads.

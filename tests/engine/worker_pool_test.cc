@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -116,6 +117,17 @@ TEST_CASE("threads stand back as far as they are told, and nobody else does") {
   const int own = getpriority(PRIO_PROCESS, static_cast<id_t>(gettid()));
   CHECK(of_worker.get_future().get() == 7);
   CHECK(getpriority(PRIO_PROCESS, static_cast<id_t>(gettid())) == own);
+}
+
+TEST_CASE("threads that stand back all the way are of the idle class") {
+  const auto scheduler_of = [](int nice) {
+    WorkerPool pool({.threads = 1, .nice = nice});
+    std::promise<int> scheduler;
+    CHECK(pool.post([&] { scheduler.set_value(sched_getscheduler(gettid())); }));
+    return scheduler.get_future().get();
+  };
+  CHECK(scheduler_of(19) == SCHED_IDLE);
+  CHECK(scheduler_of(18) == SCHED_OTHER);
 }
 
 TEST_CASE("what many threads post is run once each") {

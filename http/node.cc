@@ -348,6 +348,9 @@ Status Node::open_listeners() {
     if (Status listening = lane.server->listen(); !listening) return listening;
     port_ = lane.server->port();  // with http.port = 0 the first one chooses
   }
+  std::vector<Server*> servers;
+  for (auto& lane : lanes_) servers.push_back(lane->server.get());
+  for (Server* server : servers) server->set_peers(servers);
   return {};
 }
 

@@ -218,6 +218,7 @@ void IngestHandler::handle(Exchange& exchange) {
   IngestRequest& request = *take_request();
   request.exchange = &exchange;
   request.home = org.home;
+  exchange.prefer_shard(org.home);
   request.org = org.id;
   request.now = now();
   request.started = request.now.mono;

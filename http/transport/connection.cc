@@ -17,6 +17,9 @@ using HttpError = boost::beast::http::error;
 
 // Requests of one connection that are handled before others get their turn.
 constexpr int kRequestsPerTurn = 32;
+// Requests in a row that prefer one other shard before a connection goes there. One that carries the requests
+// of many organizations, as a load balancer's may, stays where it is.
+constexpr std::uint32_t kRequestsBeforeMove = 16;
 // What is read and thrown away behind an answer that ends the connection, so that the peer can read the
 // answer before it sees a reset (RFC 9112 9.6).
 constexpr std::uint64_t kLingerBytesMax = std::uint64_t{64} << 20;
@@ -45,6 +48,9 @@ bool has_bare_line_feed(std::string_view header, std::size_t from) {
 
 Connection::Connection(Server& server, TcpSocket socket)
     : server_(server), socket_(std::move(socket), server.options_.tls) {}
+
+Connection::Connection(Server& server, Socket::Detached socket)
+    : server_(server), socket_(server.shard_.io(), std::move(socket)) {}
 
 Connection::~Connection() {
   refund_memory();
@@ -212,7 +218,16 @@ void Connection::become_idle() {
   refund_memory();
   server_.set_wait(*this, Server::Wait::kIdle);
   close_if_drained();
-  arm_for_input();
+  if (!moves_to_preferred()) arm_for_input();
+}
+
+// True: another shard has it, and what is left here goes with end_of_entry().
+bool Connection::moves_to_preferred() {
+  if (preferring_requests_ < kRequestsBeforeMove || closed_ || wait_pending_) return false;
+  if (socket_.has_buffered_input() || !server_.take_place_at(preferred_shard_)) return false;
+  server_.hand_over(socket_.detach(), preferred_shard_);
+  closed_ = true;
+  return true;
 }
 
 void Connection::close_if_drained() {
@@ -430,6 +445,12 @@ void Connection::refund_memory() {
 }
 
 // --- what the handler may do with its request --------------------------------------------------------------
+
+void Connection::prefer_shard(std::uint32_t shard) {
+  if (shard != preferred_shard_) preferring_requests_ = 0;
+  preferred_shard_ = shard;
+  if (shard != server_.shard_.id()) ++preferring_requests_;
+}
 
 std::string Connection::peer() const {
   return socket_.peer();

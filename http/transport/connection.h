@@ -34,6 +34,8 @@ struct ReadState {
 class Connection final : public Exchange {
  public:
   Connection(Server& server, TcpSocket socket);
+  // One that another shard has handed over.
+  Connection(Server& server, Socket::Detached socket);
   ~Connection();
 
   void start();
@@ -46,6 +48,7 @@ class Connection final : public Exchange {
   void release_body() override;
   PaddedBuffer take_body() override;
   void give_back(PaddedBuffer buffer) override;
+  void prefer_shard(std::uint32_t shard) override;
   std::string peer() const override;
   void answer(const Response& response) override;
 
@@ -72,6 +75,7 @@ class Connection final : public Exchange {
   bool await_bytes(Phase phase);
   void become_idle();
   void close_if_drained();
+  bool moves_to_preferred();
 
   bool make_room(std::size_t bytes_needed);
   void move_request_to_front();
@@ -109,6 +113,9 @@ class Connection final : public Exchange {
   Connection* previous_ = nullptr;
   Connection* next_ = nullptr;
   MonoMicros deadline_ = 0;
+  // Where the latest requests would rather have been, and how many of them in a row.
+  ShardId preferred_shard_ = 0;
+  std::uint32_t preferring_requests_ = 0;
   Server::Wait wait_ = Server::Wait::kNone;
 
   Phase phase_ = Phase::kIdle;

@@ -55,6 +55,10 @@ class Exchange {
   // A buffer from take_body(), for the pool. Before answer().
   virtual void give_back(PaddedBuffer buffer) = 0;
 
+  // Another shard will do the work of this request and of others like it: a connection whose requests keep
+  // saying so may move there once it is idle. A hint, during handle().
+  virtual void prefer_shard(std::uint32_t shard) { static_cast<void>(shard); }
+
   // The address of whoever sent it, as text; empty where that is not known.
   virtual std::string peer() const { return {}; }
 

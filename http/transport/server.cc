@@ -19,6 +19,8 @@ constexpr std::size_t kBuffersKept = 64;
 // Of larger ones, while bodies need them: 40 of 1000 events.
 constexpr std::size_t kLargeBytesKept = std::size_t{16} << 20;
 constexpr MonoMicros kFreeUnusedEvery = kMicrosPerSecond;
+// A shard may have an even share of the connections and this part of it more.
+constexpr std::int64_t kUnevenShare = 16;
 constexpr std::int64_t kLingerTimeout = 2 * kMicrosPerSecond;
 
 using ReusePort = asio::detail::socket_option::boolean<SOL_SOCKET, SO_REUSEPORT>;
@@ -43,6 +45,9 @@ void TransportMetrics::add_to(MetricsRegistry& registry, ShardId shard) const {
   registry.add("kavach_http_connections_accepted_total", "Connections accepted.", accepted, labels);
   registry.add("kavach_http_connections_refused_total", "Connections over http.connections_max.",
                refused_connections, labels);
+  registry.add("kavach_http_connections_moved_total",
+               "Connections handed to the shard where their requests are decided.", moved_connections,
+               labels);
   registry.add("kavach_http_connections", "Connections open.", connections, labels);
   registry.add("kavach_http_requests_total", "Complete requests read.", requests, labels);
   registry.add("kavach_http_received_bytes_total", "Bytes read from peers.", bytes_in, labels);
@@ -144,12 +149,48 @@ void Server::on_accept(TcpSocket socket) {
     }
     return;
   }
+  places_taken_.fetch_add(1, std::memory_order_relaxed);
+  add(new Connection(*this, std::move(socket)));
+}
+
+// Owned by the lists from here on; deleted by destroy().
+void Server::add(Connection* connection) {
   ++connection_count_;
   metrics_.connections.set(static_cast<std::int64_t>(connection_count_));
-  // Owned by the lists; deleted by destroy().
-  auto* connection = new Connection(*this, std::move(socket));
   connection->start();
 }
+
+// --- connections that move ---------------------------------------------------------------------------------
+
+// Not where there are more connections than elsewhere already: reading and parsing the requests of one large
+// organization is for all shards.
+bool Server::take_place_at(ShardId shard) noexcept {
+  if (draining_ || shard >= peers_.size()) return false;
+  const std::int64_t even_share =
+      open_connections_.load(std::memory_order_relaxed) / static_cast<std::int64_t>(peers_.size());
+  std::atomic<std::int64_t>& taken = peers_[shard]->places_taken_;
+  if (taken.fetch_add(1, std::memory_order_relaxed) <= even_share + even_share / kUnevenShare) return true;
+  taken.fetch_sub(1, std::memory_order_relaxed);
+  return false;
+}
+
+// To a place that was taken there.
+void Server::hand_over(Socket::Detached socket, ShardId to) {
+  metrics_.moved_connections.add();
+  // destroy() takes it off the counts here. It stays open on its way, so that a drain waits for it.
+  open_connections_.fetch_add(1, std::memory_order_relaxed);
+  peers_[to]->shard_.post([peer = peers_[to], moved = std::make_shared<Socket::Detached>(std::move(socket))] {
+    peer->take_over(std::move(*moved));
+  });
+}
+
+void Server::take_over(Socket::Detached socket) {
+  auto* connection = new Connection(*this, std::move(socket));
+  add(connection);
+  if (draining_) connection->drain();
+}
+
+// --- waiting -----------------------------------------------------------------------------------------------
 
 void Server::set_wait(Connection& connection, Wait wait) {
   unlink(connection);
@@ -176,6 +217,7 @@ void Server::destroy(Connection& connection) {
   delete &connection;
   --connection_count_;
   metrics_.connections.set(static_cast<std::int64_t>(connection_count_));
+  places_taken_.fetch_sub(1, std::memory_order_relaxed);
   open_connections_.fetch_sub(1, std::memory_order_relaxed);
 }
 

@@ -53,7 +53,8 @@ struct ServerOptions {
 };
 
 struct TransportMetrics {
-  Counter accepted, refused_connections, requests, bytes_in, bytes_out, protocol_errors, timeouts;
+  Counter accepted, refused_connections, moved_connections, requests, bytes_in, bytes_out, protocol_errors,
+      timeouts;
   Gauge connections;
   std::array<Counter, 6> answers;  // by status / 100; 0 is not used
   void add_to(MetricsRegistry& registry, ShardId shard) const;
@@ -67,6 +68,10 @@ class Server {
   // process.
   Server(Shard& shard, Handler& handler, ServerOptions options, std::atomic<std::int64_t>& open_connections);
   ~Server();
+
+  // The servers of all shards, by shard: idle connections move among them to where their requests are
+  // decided. Without peers all stay. Before the start.
+  void set_peers(std::vector<Server*> peers) { peers_ = std::move(peers); }
 
   // Fails when somebody listens there. Shards share a port by SO_REUSEPORT, which would let two processes
   // share it just as silently; port 0 is always free.
@@ -110,6 +115,10 @@ class Server {
   void accept_what_waits();
   void drain_idle();
   void on_accept(TcpSocket socket);
+  void add(Connection* connection);
+  bool take_place_at(ShardId shard) noexcept;
+  void hand_over(Socket::Detached socket, ShardId to);
+  void take_over(Socket::Detached socket);
   void set_wait(Connection& connection, Wait wait);
   void unlink(Connection& connection);
   void destroy(Connection& connection);
@@ -123,9 +132,11 @@ class Server {
   Handler& handler_;
   ServerOptions options_;
   std::atomic<std::int64_t>& open_connections_;
+  std::vector<Server*> peers_;
   Acceptor acceptor_;
   std::array<List, kWaits + 1> lists_{};  // the last one: connections whose handler is at work
   std::size_t connection_count_ = 0;
+  std::atomic<std::int64_t> places_taken_{0};  // connections here and on their way here; any thread
   bool draining_ = false;
   bool accept_paused_ = false;
   BufferPool buffers_;

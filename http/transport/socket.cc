@@ -3,6 +3,7 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -67,8 +68,38 @@ Socket::Socket(TcpSocket socket, const std::shared_ptr<const TlsContext>& tls)
   ::SSL_set_accept_state(ssl_);
 }
 
+Socket::Socket(boost::asio::io_context& io, Detached detached) : socket_(io), tls_(std::move(detached.tls_)) {
+  boost::system::error_code error;
+  socket_.assign(detached.protocol_, detached.descriptor_, error);
+  if (error) return;
+  detached.descriptor_ = -1;
+  ssl_ = std::exchange(detached.ssl_, nullptr);
+  socket_.non_blocking(true, error);
+}
+
 Socket::~Socket() {
   ::SSL_free(ssl_);
+}
+
+Socket::Detached::Detached(boost::asio::ip::tcp protocol, int descriptor, ssl_st* ssl,
+                           std::shared_ptr<const TlsContext> tls)
+    : protocol_(protocol), descriptor_(descriptor), ssl_(ssl), tls_(std::move(tls)) {}
+
+Socket::Detached::Detached(Detached&& other) noexcept
+    : protocol_(other.protocol_),
+      descriptor_(std::exchange(other.descriptor_, -1)),
+      ssl_(std::exchange(other.ssl_, nullptr)),
+      tls_(std::move(other.tls_)) {}
+
+Socket::Detached::~Detached() {
+  ::SSL_free(ssl_);
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+Socket::Detached Socket::detach() noexcept {
+  boost::system::error_code error;
+  const auto endpoint = socket_.local_endpoint(error);
+  return {endpoint.protocol(), socket_.release(error), std::exchange(ssl_, nullptr), std::move(tls_)};
 }
 
 Socket::Moved Socket::tls_outcome(int result) noexcept {

@@ -49,8 +49,27 @@ class Socket {
     std::size_t bytes = 0;
   };
 
+  // A connection that no reactor watches, on its way to another shard. Closes it if it never arrives.
+  class Detached {
+   public:
+    Detached(Detached&& other) noexcept;
+    Detached& operator=(Detached&&) = delete;
+    ~Detached();
+
+   private:
+    friend class Socket;
+    Detached(boost::asio::ip::tcp protocol, int descriptor, ssl_st* ssl,
+             std::shared_ptr<const TlsContext> tls);
+    boost::asio::ip::tcp protocol_;
+    int descriptor_;
+    ssl_st* ssl_;
+    std::shared_ptr<const TlsContext> tls_;
+  };
+
   // `tls` may be null. Takes over an accepted socket.
   Socket(TcpSocket socket, const std::shared_ptr<const TlsContext>& tls);
+  // Takes over a detached one; when the reactor cannot watch it, read() says kBroken.
+  Socket(boost::asio::io_context& io, Detached detached);
   ~Socket();
   Socket(const Socket&) = delete;
   Socket& operator=(const Socket&) = delete;
@@ -63,6 +82,9 @@ class Socket {
   bool has_input() noexcept;
   // The peer's address as text; empty once it is gone.
   std::string peer() const;
+  // Takes the connection out of this shard's reactor. Nothing but the destructor may be called afterwards.
+  // REQUIRES: nobody waits for it, !has_buffered_input().
+  Detached detach() noexcept;
   // Says that nothing more will be sent.
   void shutdown_send() noexcept;
   // `reset` drops what is unsent and tells the peer at once.

@@ -11,29 +11,7 @@ import pytest
 from support.checks import check_accepted, check_refused, stores
 from support.kavachd import Kavachd, batch_body, event, wait_until
 from support.raw_http import CHUNKED, Peer, in_chunks, ingest, request
-
-
-def make_certificate(folder, name: str) -> None:
-    """`certificate.pem` and `key.pem` in `folder`, self-signed for localhost by an issuer called `name`."""
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-         "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost",
-         "-keyout", folder / "key.pem", "-out", folder / "certificate.pem"],
-        check=True, capture_output=True,
-    )
-
-
-def trust(folder) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=folder / "certificate.pem")
-
-
-def make_tls_node(folder) -> Kavachd:
-    make_certificate(folder, "first")
-    settings = {
-        "http.tls_certificate_file": str(folder / "certificate.pem"),
-        "http.tls_key_file": str(folder / "key.pem"),
-    }
-    return Kavachd(folder / "node", settings, tls=trust(folder))
+from support.tls import make_certificate, make_tls_node, trust
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -411,6 +412,135 @@ TEST_CASE_FIXTURE(TransportFixture,
   const std::string last = busy.rest();
   CHECK(last.starts_with("HTTP/1.1 200 "));
   CHECK(last.find("Connection: close") != std::string::npos);
+}
+
+// --- connections that move ---------------------------------------------------------------------------------
+
+// Answers with the shard that it is on; says which one it prefers, where the path is that shard's number.
+class PlacedHandler final : public Handler {
+ public:
+  explicit PlacedHandler(Shard& shard) : shard_(shard) {}
+
+  void handle(Exchange& exchange) override {
+    const Request& r = exchange.request();
+    if (r.path.size() == 2) exchange.prefer_shard(static_cast<std::uint32_t>(r.path[1] - '0'));
+    auto text = std::make_shared<std::string>(std::to_string(shard_.id()) + "?" + std::string(r.query));
+    if (r.query != "later") return exchange.answer({.body = *text});
+    exchange.release_body();
+    shard_.post([&exchange, text] { exchange.answer({.body = *text}); });
+  }
+  std::optional<Response> refuse_early(const Request&) override { return std::nullopt; }
+
+ private:
+  Shard& shard_;
+};
+
+struct TwoShards {
+  TwoShards() {
+    ServerOptions options;
+    options.port = port;
+    std::vector<Server*> peers;
+    for (std::uint32_t id = 0; id < 2; ++id) {
+      servers.push_back(std::make_unique<Server>(runtime.shard(id), handlers[id], options, open_connections));
+      REQUIRE(servers.back()->listen().has_value());
+      peers.push_back(servers.back().get());
+    }
+    for (const auto& server : servers) server->set_peers(peers);
+    runtime.start();
+    for (std::uint32_t id = 0; id < 2; ++id)
+      runtime.shard(id).post([server = servers[id].get()] { server->start(); });
+  }
+  ~TwoShards() {
+    runtime.stop();
+    servers.clear();
+  }
+
+  std::uint64_t moved() const {
+    return servers[0]->metrics().moved_connections.value() + servers[1]->metrics().moved_connections.value();
+  }
+  // The shard that answers a request for `path`.
+  static int place(Client& client, const std::string& path) {
+    client.send("GET " + path + " HTTP/1.1\r\nHost: h\r\n\r\n");
+    return std::stoi(body_of(client.answer()));
+  }
+
+  Runtime runtime{{.shards = 2}};
+  std::array<PlacedHandler, 2> handlers{PlacedHandler{runtime.shard(0)}, PlacedHandler{runtime.shard(1)}};
+  std::atomic<std::int64_t> open_connections{0};
+  std::uint16_t port = free_port();
+  std::vector<std::unique_ptr<Server>> servers;
+};
+
+// Requests in a row that move a connection.
+constexpr int kInARow = 16;
+
+TEST_CASE_FIXTURE(TwoShards, "a connection goes where all its requests would rather be, and may come back") {
+  for (const char* when : {"", "?later"}) {
+    Client client(port);
+    const int first = place(client, "/nowhere");
+    for (const int wanted : {1 - first, first}) {
+      const std::string path = "/" + std::to_string(wanted) + when;
+      for (int i = 0; i < kInARow; ++i) CHECK(place(client, path) == 1 - wanted);
+      for (int i = 0; i < kInARow; ++i) CHECK(place(client, path) == wanted);
+    }
+  }
+  CHECK(moved() == 4);
+}
+
+TEST_CASE_FIXTURE(TwoShards, "a connection whose requests do not agree stays") {
+  Client client(port);
+  const int first = place(client, "/nowhere");
+  for (int i = 0; i < 10 * kInARow; ++i)
+    CHECK(place(client, i % kInARow == 0 ? "/" + std::to_string(first) : "/" + std::to_string(1 - first)) ==
+          first);
+  CHECK(moved() == 0);
+}
+
+TEST_CASE_FIXTURE(TwoShards,
+                  "requests that wait behind others are answered in order before a connection moves") {
+  Client client(port);
+  const int first = place(client, "/nowhere");
+  const std::string path = "/" + std::to_string(1 - first);
+  std::string all;
+  for (int i = 0; i < 100; ++i)
+    all += "GET " + path + "?" + (i % 3 == 0 ? "later" : std::to_string(i)) + " HTTP/1.1\r\nHost: h\r\n\r\n";
+  // Cut within a request: its second half meets the connection wherever it is by then.
+  client.send(std::string_view(all).substr(0, all.size() - 9));
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  client.send(std::string_view(all).substr(all.size() - 9));
+  for (int i = 0; i < 100; ++i)
+    CHECK(body_of(client.answer()).substr(2) == (i % 3 == 0 ? "later" : std::to_string(i)));
+  CHECK(place(client, path) == 1 - first);
+}
+
+TEST_CASE_FIXTURE(TwoShards, "one shard does not get all connections, however many would rather be there") {
+  constexpr int kClients = 16;
+  std::vector<std::unique_ptr<Client>> clients;
+  for (int i = 0; i < kClients; ++i) clients.push_back(std::make_unique<Client>(port));
+  int before = 0;
+  int after = 0;
+  for (auto& client : clients) before += place(*client, "/nowhere") == 0 ? 1 : 0;
+  for (int round = 0; round < 3 * kInARow; ++round) {
+    after = 0;
+    for (auto& client : clients) after += place(*client, "/0") == 0 ? 1 : 0;
+  }
+  // An even share, a sixteenth of it more, and the one that comes.
+  CHECK(after == std::max(before, kClients / 2 + 1));
+}
+
+TEST_CASE_FIXTURE(TwoShards, "a connection that has moved is counted once, and drained where it is") {
+  auto client = std::make_unique<Client>(port);
+  const int first = place(*client, "/nowhere");
+  for (int i = 0; i < 2 * kInARow; ++i) place(*client, "/" + std::to_string(1 - first));
+  CHECK(open_connections == 1);
+  for (const std::uint32_t id : {0U, 1U})
+    runtime.shard(id).post([server = servers[id].get()] { server->drain(); });
+  CHECK(client->rest().empty());
+  client.reset();
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (open_connections != 0 && std::chrono::steady_clock::now() < until)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  CHECK(open_connections == 0);
 }
 
 }  // namespace

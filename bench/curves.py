@@ -15,11 +15,13 @@ import time
 import uuid
 from pathlib import Path
 
-from harness import NULL_KEY, ROOT, Figures, Harness, Measured, Row, check_counts, cpu_us, judged, rate
+from harness import CONNECTIONS, NULL_KEY, ROOT, Figures, Harness, Measured, Row, check_counts, cpu_us, judged, rate
 from report import Chart, Section
 from support.kavachd import wait_until
 
 SIZES = (1, 10, 100, 1000)  # events of a batch
+MANY_CONNECTIONS = 1024  # so many that a commit of the journal serves a few hundred batches
+ORGS_OF_TWO_SHARDS = 16
 PARTS = (0.2, 0.5, 0.8)  # of the peak
 PERCENTILES = {"p50": "p50", "p90": "p90", "p99": "p99", "p99_9": "p99.9"}
 # Connections: as many files as may be open, and ports as one address has.
@@ -51,33 +53,35 @@ def in_turn(repetition: int, *legs) -> dict:
 def measure_ingest(bench: Harness) -> Measured:
     figures = Figures()
 
-    def null(events: int) -> dict:
+    def null(events: int, connections: int = CONNECTIONS, name: str = "null") -> dict:
         with bench.null_server(events) as (pid, port):
-            run = bench.load(pid, port, [NULL_KEY], "--events", events)
-        return {f"ingest.null.{events}.cpu_ns": cpu_ns(run, events), f"ingest.null.{events}.per_s": events_per_s(run, events)}
+            run = bench.load(pid, port, [NULL_KEY], "--events", events, "--spin", connections=connections)
+        return {f"ingest.{name}.{events}.cpu_ns": cpu_ns(run, events), f"ingest.{name}.{events}.per_s": events_per_s(run, events)}
 
-    def plain(events: int) -> dict:
+    def plain(events: int, connections: int = CONNECTIONS, name: str = "plain") -> dict:
         with bench.node() as node:
-            run = bench.load(node.pid, node.port, node.keys, "--events", events)
+            run = bench.load(node.pid, node.port, node.keys, "--events", events, "--spin", connections=connections)
             check_counts(node)
-        return {f"ingest.plain.{events}.cpu_ns": cpu_ns(run, events), f"ingest.plain.{events}.per_s": events_per_s(run, events)}
+        return {f"ingest.{name}.{events}.cpu_ns": cpu_ns(run, events), f"ingest.{name}.{events}.per_s": events_per_s(run, events)}
 
     def gzip(events: int) -> dict:
         # Bodies x keys are the requests there are: more than the machine can take.
         bodies = {1: 8192, 10: 8192, 100: 2048, 1000: 256}[events]
         with bench.node() as node:
             node.make_keys(8 if bench.options.quick else 100)
-            run = bench.load(node.pid, node.port, node.keys, "--events", events, "--gzip", "--gzip-bodies", bodies)
+            run = bench.load(node.pid, node.port, node.keys, "--events", events, "--gzip", "--gzip-bodies", bodies, "--spin")
             check_counts(node)
         return {f"ingest.gzip.{events}.cpu_ns": cpu_ns(run, events), f"ingest.gzip.{events}.per_s": events_per_s(run, events)}
 
     def two_shards() -> dict:
-        """On both cores, which they share with the load: so what counts is their own CPU."""
+        """On both cores, which they share with the load: so what counts is their own CPU. Of several organizations,
+        whose processes have connections of their own."""
         before = os.sched_getaffinity(0)
         with bench.node(settings={"engine.shards": 2}) as node:
+            node.make_keys(ORGS_OF_TWO_SHARDS)
             for task in Path(f"/proc/{node.pid}/task").iterdir():
                 os.sched_setaffinity(int(task.name), before)
-            run = bench.load(node.pid, node.port, node.keys, "--events", 100)
+            run = bench.load(node.pid, node.port, node.keys, "--events", 100, "--key-per-connection")
             check_counts(node)
         return {"ingest.two_shards.cpu_ns": cpu_ns(run, 100)}
 
@@ -85,8 +89,10 @@ def measure_ingest(bench: Harness) -> Measured:
         measured = {}
         for events in SIZES:
             measured |= in_turn(repetition, lambda: null(events), lambda: plain(events), lambda: gzip(events))
+        measured |= in_turn(repetition, lambda: null(1, MANY_CONNECTIONS, "null_many"), lambda: plain(1, MANY_CONNECTIONS, "plain_many"))
         measured |= two_shards()
-        measured["ingest.one_of_null"] = measured["ingest.null.1.cpu_ns"] / measured["ingest.plain.1.cpu_ns"]
+        for name in ("", "_many"):
+            measured[f"ingest.one{name}_of_null"] = measured[f"ingest.null{name}.1.cpu_ns"] / measured[f"ingest.plain{name}.1.cpu_ns"]
         measured["ingest.scale"] = 2 * measured["ingest.plain.100.cpu_ns"] / measured["ingest.two_shards.cpu_ns"]
         figures.add(measured)
     return Measured(figures, [judged(rows_of_ingest(figures))], sections_of_ingest(figures.by_name, instruction_counts()))
@@ -103,6 +109,8 @@ def rows_of_ingest(f: Figures) -> list[Row]:
         rows.append((f"{label}, `journal` receipt", ns(name), f"<= {most} ns", f.median(f"ingest.{name}.cpu_ns") <= most))
     rows.append(("two shards against one, 100 events: work per CPU second, times the shards", f.show("ingest.scale", "{:.2f}") + " x",
                  ">= 1.8 x", f.median("ingest.scale") >= 1.8))
+    rows.append((f"1 event, plain, over {MANY_CONNECTIONS:,} connections: of the null server's",
+                 f.show("ingest.one_many_of_null", "{:.2f}"), "", None))
     rows.append(("10 events, plain", ns("plain.10"), "", None))
     rows.append(("1 / 1000 events, gzip", f"{ns('gzip.1')} / {ns('gzip.1000')}", "", None))
     rows.append(("null server, 1 / 10 / 100 / 1000 events", " / ".join(f.show(f"ingest.null.{n}.cpu_ns") for n in SIZES) + " ns", "", None))

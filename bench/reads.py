@@ -238,7 +238,8 @@ def case_people(harness: Harness, small: Filled, rounds: int) -> dict[str, list[
     try:
         shutil.copytree(small.folder, folder, dirs_exist_ok=True)
         node = Kavachd(folder, control.settings(folder) | {
-            "engine.shards": 1, "store.kind": "none", "log.level": "warning", "control.tries_max": 1_000_000})
+            "engine.shards": 1, "store.kind": "none", "log.level": "warning", "control.tries_max": 1_000_000,
+            "control.nice": 19})
         node.key, node.org_id = small.about["key"], small.about["node_org"]
         with contextlib.ExitStack() as running:
             with on_core(harness.options.server_core):

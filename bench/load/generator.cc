@@ -123,7 +123,7 @@ void Generator::start_requests(Nanos now) {
     // A closed loop fills the pipeline at once, so that its requests leave together.
     do {
       const Nanos due = closed_loop ? now : next_due();
-      if (!source_.append_next(peer.outgoing())) {
+      if (!source_.append_next(index, peer.outgoing())) {
         report_.ran_out = true;
         close_window(now);
         break;
@@ -148,7 +148,7 @@ void Generator::wait_and_serve(Nanos now) {
   const Nanos boundary = phase_ == Phase::kWarmup ? window_begin_ : window_end_;
   Nanos until = std::min(due, next_expiry_);
   if (phase_ != Phase::kDrain) until = std::min(until, boundary);
-  const Nanos patience = std::max<Nanos>(until - now, 0);
+  const Nanos patience = options_.spin ? 0 : std::max<Nanos>(until - now, 0);
   const timespec timeout{patience / kNanosPerSecond, patience % kNanosPerSecond};
   std::array<epoll_event, 256> events;
   const int count =

@@ -44,6 +44,9 @@ bool read_options(int argc, char** argv, LoadOptions& options, int& exit_code) {
   app.add_option("--key", options.keys, "API key; several are used in turn");
   std::string key_file;
   app.add_option("--key-file", key_file, "API keys, too: one a line")->check(CLI::ExistingFile);
+  CLI::Option* const key_per_connection =
+      app.add_flag("--key-per-connection", options.key_per_connection,
+                   "Each connection sends with one of the keys, as an SDK's process does");
   app.add_option("--connections", options.connections, "Connections")
       ->check(CLI::Range(1U, 60'000U))
       ->capture_default_str();
@@ -58,7 +61,7 @@ bool read_options(int argc, char** argv, LoadOptions& options, int& exit_code) {
                  "in protobuf, which are answered 200")
       ->transform(CLI::CheckedTransformer(
           std::map<std::string, Format>{{"sdk", Format::kSdk}, {"otlp", Format::kOtlp}}));
-  app.add_flag("--gzip", options.gzip, "Send gzip bodies");
+  app.add_flag("--gzip", options.gzip, "Send gzip bodies")->excludes(key_per_connection);
   app.add_option(
          "--gzip-bodies", options.gzip_bodies,
          "Distinct bodies, compressed before the run. Each is sent once per key, since what is sent again\n"
@@ -79,6 +82,9 @@ bool read_options(int argc, char** argv, LoadOptions& options, int& exit_code) {
   app.add_option("--timeout", options.timeout_s, "Seconds that an answer may take")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  app.add_flag(
+      "--spin", options.spin,
+      "Never sleep, on a core of its own: a server on the same machine then does not pay for waking it");
   app.add_option("--server-pid", options.server_pids,
                  "Report the CPU time of this process's threads, too; of several processes if given again");
   app.add_flag("--json", options.json, "One JSON object instead of text");

@@ -17,6 +17,7 @@ struct LoadOptions {
   std::uint16_t port = 8000;
   std::string path = "/v1/ingest";
   std::vector<std::string> keys;
+  bool key_per_connection = false;  // as SDKs' processes do, instead of all in turn
   std::uint32_t connections = 64;
   std::uint32_t events = 1;
   std::uint32_t pipeline = 1;  // requests under way on one connection
@@ -28,6 +29,7 @@ struct LoadOptions {
   double duration_s = 5;
   std::uint64_t requests = 0;  // end after so many answers instead of after duration_s
   double timeout_s = 10;       // for an answer
+  bool spin = false;           // never sleep: an answer wakes nobody
   std::vector<int> server_pids;
   bool json = false;
 };

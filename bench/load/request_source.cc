@@ -17,7 +17,8 @@ constexpr std::uint32_t kPlainBodiesMin = 8;
 
 }  // namespace
 
-RequestSource::RequestSource(const LoadOptions& options) : gzip_(options.gzip) {
+RequestSource::RequestSource(const LoadOptions& options)
+    : gzip_(options.gzip), key_per_connection_(options.key_per_connection) {
   // As httpx sends it for the SDK.
   for (const std::string& key : options.keys) {
     head_starts_.push_back(
@@ -44,11 +45,12 @@ RequestSource::RequestSource(const LoadOptions& options) : gzip_(options.gzip) {
   }
 }
 
-bool RequestSource::append_next(std::string& out) {
+bool RequestSource::append_next(std::size_t connection, std::string& out) {
   const std::uint64_t round = sent_ / bodies_.size();
   if (gzip_ && round >= head_starts_.size()) return false;
   const Body& body = bodies_[sent_ % bodies_.size()];
-  out += head_starts_[gzip_ ? round : sent_ % head_starts_.size()];
+  const std::uint64_t turn = key_per_connection_ ? connection : sent_;
+  out += head_starts_[gzip_ ? round : turn % head_starts_.size()];
   out += body.head_end;
   const std::size_t begin = out.size();
   out += body.bytes;

@@ -19,8 +19,8 @@ class RequestSource {
  public:
   explicit RequestSource(const LoadOptions& options);
 
-  // Appends a whole request to `out`; false when there is none left.
-  bool append_next(std::string& out);
+  // Appends a whole request to `out`, which `connection` will send; false when there is none left.
+  bool append_next(std::size_t connection, std::string& out);
 
  private:
   struct Body {
@@ -32,6 +32,7 @@ class RequestSource {
   std::vector<std::string> head_starts_;  // one per API key
   std::vector<Body> bodies_;
   bool gzip_;
+  bool key_per_connection_;
   std::uint64_t sent_ = 0;
   std::uint64_t serial_ = 0;
 };

@@ -68,7 +68,8 @@ def test_a_stalled_server_is_charged_for_all_that_was_due_meanwhile(node):
     assert report["latency"]["p90"] > 300_000
 
 
-def test_the_keys_of_a_file_take_turns_with_the_key_that_is_named(node, tmp_path):
+@pytest.mark.parametrize("each", [[], ["--key-per-connection", "--spin"]])
+def test_the_keys_of_a_file_take_turns_with_the_key_that_is_named(node, tmp_path, each):
     keys = [node.create_org(f"org-{i}")["api_key"] for i in range(3)]
     for key in keys:
         wait_until(lambda: node.post([event()], key=key).status == 202, "the key is known")
@@ -79,10 +80,13 @@ def test_the_keys_of_a_file_take_turns_with_the_key_that_is_named(node, tmp_path
 
     wait_until(lambda: len(stored()) >= len(keys), "what was sent is stored")
     before = stored()
-    code, report = load(node, "--key-file", tmp_path / "keys", "--requests", 40, "--events", 5)
+    code, report = load(node, "--key-file", tmp_path / "keys", "--requests", 40, "--events", 5, *each)
     assert (code, report["answers"], report["faults"]) == (0, 40, {})
     wait_until(lambda: sum(stored().values()) == sum(before.values()) + 200, "all are stored")
-    assert [count - before.get(org, 0) for org, count in stored().items()] == [50] * 4
+    sent = [count - before.get(org, 0) for org, count in stored().items()]
+    sent = [count for count in sent if count > 0]
+    # A connection sends as soon as it has its answer, so that only those keys that take turns are used alike.
+    assert sent == [50] * 4 if not each else len(sent) == 4
 
 
 def test_a_server_that_goes_away_is_a_fault_and_ends_the_run(node):

@@ -21,7 +21,7 @@ from support.kavachd import wait_until
 
 SIZES = (1, 10, 100, 1000)  # events of a batch
 MANY_CONNECTIONS = 1024  # so many that a commit of the journal serves a few hundred batches
-ORGS_OF_TWO_SHARDS = 16
+ORGS_OF_SHARDS = 16
 PARTS = (0.2, 0.5, 0.8)  # of the peak
 PERCENTILES = {"p50": "p50", "p90": "p90", "p99": "p99", "p99_9": "p99.9"}
 # Connections: as many files as may be open, and ports as one address has.
@@ -73,27 +73,27 @@ def measure_ingest(bench: Harness) -> Measured:
             check_counts(node)
         return {f"ingest.gzip.{events}.cpu_ns": cpu_ns(run, events), f"ingest.gzip.{events}.per_s": events_per_s(run, events)}
 
-    def two_shards() -> dict:
+    def shards(count: int) -> dict:
         """On both cores, which they share with the load: so what counts is their own CPU. Of several organizations,
         whose processes have connections of their own."""
         before = os.sched_getaffinity(0)
-        with bench.node(settings={"engine.shards": 2}) as node:
-            node.make_keys(ORGS_OF_TWO_SHARDS)
+        with bench.node(settings={"engine.shards": count}) as node:
+            node.make_keys(ORGS_OF_SHARDS)
             for task in Path(f"/proc/{node.pid}/task").iterdir():
                 os.sched_setaffinity(int(task.name), before)
             run = bench.load(node.pid, node.port, node.keys, "--events", 100, "--key-per-connection")
             check_counts(node)
-        return {"ingest.two_shards.cpu_ns": cpu_ns(run, 100)}
+        return {f"ingest.shards.{count}.cpu_ns": cpu_ns(run, 100)}
 
     for repetition in bench.repetitions():
         measured = {}
         for events in SIZES:
             measured |= in_turn(repetition, lambda: null(events), lambda: plain(events), lambda: gzip(events))
         measured |= in_turn(repetition, lambda: null(1, MANY_CONNECTIONS, "null_many"), lambda: plain(1, MANY_CONNECTIONS, "plain_many"))
-        measured |= two_shards()
+        measured |= in_turn(repetition, lambda: shards(1), lambda: shards(2))
         for name in ("", "_many"):
             measured[f"ingest.one{name}_of_null"] = measured[f"ingest.null{name}.1.cpu_ns"] / measured[f"ingest.plain{name}.1.cpu_ns"]
-        measured["ingest.scale"] = 2 * measured["ingest.plain.100.cpu_ns"] / measured["ingest.two_shards.cpu_ns"]
+        measured["ingest.scale"] = 2 * measured["ingest.shards.1.cpu_ns"] / measured["ingest.shards.2.cpu_ns"]
         figures.add(measured)
     return Measured(figures, [judged(rows_of_ingest(figures))], sections_of_ingest(figures.by_name, instruction_counts()))
 
@@ -139,31 +139,32 @@ def measure_latency(bench: Harness) -> Measured:
     """At fixed rates: each latency counts from when its request was due, so that a server that stalls pays for it."""
     figures = Figures()
 
-    def legs_of(name: str, pid: int, port: int, keys: list[str]) -> dict:
-        measured = {}
-        peak = bench.load(pid, port, keys, "--events", 100)
-        peak_rate = rate(peak)
-        measured[f"latency.{name}.peak"] = peak_rate * 100
-        measured[f"latency.{name}.100.cpu_ns"] = cpu_ns(peak, 100)
+    @contextlib.contextmanager
+    def kavach():
+        with bench.node() as node:
+            yield node.pid, node.port, node.keys
+            check_counts(node)
+
+    @contextlib.contextmanager
+    def null():
+        with bench.null_server(100) as (pid, port):
+            yield pid, port, [NULL_KEY]
+
+    def legs_of(name: str, server) -> dict:
+        """A server of its own for each leg: together they send more keys than a node remembers."""
+        with server() as (pid, port, keys):
+            peak = bench.load(pid, port, keys, "--events", 100)
+        measured = {f"latency.{name}.peak": events_per_s(peak, 100), f"latency.{name}.100.cpu_ns": cpu_ns(peak, 100)}
         for part in PARTS:
-            run = bench.load(pid, port, keys, "--events", 100, "--rate", peak_rate * part)
+            with server() as (pid, port, keys):
+                run = bench.load(pid, port, keys, "--events", 100, "--rate", rate(peak) * part)
             percent = round(part * 100)
             measured |= {f"latency.{name}.{percent}.{p}": run["latency"][p] for p in PERCENTILES}
             measured[f"latency.{name}.{percent}.cpu_ns"] = cpu_ns(run, 100)
         return measured
 
-    def kavach() -> dict:
-        with bench.node() as node:
-            measured = legs_of("kavach", node.pid, node.port, node.keys)
-            check_counts(node)
-        return measured
-
-    def null() -> dict:
-        with bench.null_server(100) as (pid, port):
-            return legs_of("null", pid, port, [NULL_KEY])
-
     for repetition in bench.repetitions():
-        measured = in_turn(repetition, kavach, null)
+        measured = in_turn(repetition, lambda: legs_of("kavach", kavach), lambda: legs_of("null", null))
         disk = bench.run_tool("kavach-disk", bench.options.server_core, "--directory", bench.options.directory, "--duration",
                               bench.options.seconds / 2, "--group-bytes", 65_536, "--frames", 2)
         measured["latency.commit.p99"] = disk["p99"]

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <functional>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -26,8 +27,12 @@ constexpr std::size_t kGrowPercent = 250;
 constexpr std::size_t kStaggerSlots = 1024;
 constexpr std::size_t kStaggerPercentMin = 140;
 constexpr std::size_t kStaggerPercentMax = 280;
-// Slots that are looked at for the oldest key when the table is at its bound.
-constexpr std::size_t kEvictionReach = 32;
+// What a part forgets at its bound, in parts of 256 of its keys: the first part of the table the least and
+// the last one the most, so that they do not go on filling up at the same time.
+constexpr std::size_t kForgetMin = 16;
+constexpr std::size_t kForgetMax = 48;
+// Keys that are looked at to tell which are the oldest.
+constexpr std::size_t kAgesSampled = 512;
 
 std::uint64_t number_of(std::uint64_t low) {
   return low & kNumberMask;
@@ -57,6 +62,7 @@ DedupTable::DedupTable(const Options& options)
       first_of_hour_(static_cast<std::size_t>(options.window_hours) + 2) {
   const std::uint64_t part_slots = options.keys_max / kParts * kFullDenominator / kFullNumerator + 1;
   part_slots_max_ = std::max<std::uint64_t>(kFirstSlots, part_slots / kLineSlots * kLineSlots);
+  ages_.reserve(2 * kAgesSampled);
   parts_.reserve(kParts);
   for (std::size_t i = 0; i < kParts; ++i) resize(parts_.emplace_back(*pages_), first_slots(i));
 }
@@ -96,6 +102,10 @@ DedupTable::Number DedupTable::begin(std::uint32_t holder, WallMicros now) {
 
 void DedupTable::end(Number claim) noexcept {
   under_way_[claim % kClaimsMax].number = 0;
+}
+
+std::uint64_t DedupTable::age(Number number) const noexcept {
+  return (next_number_ - number) & kNumberMask;
 }
 
 bool DedupTable::is_under_way(Number number) const noexcept {
@@ -209,7 +219,7 @@ bool DedupTable::restore(const DedupKey& key, WallMicros seen, WallMicros now) {
 // In a part that is full; the place of the key, which is not in the table.
 DedupTable::Slot* DedupTable::make_room(Part& part, const DedupKey& key) {
   // At the bound a rebuild of every insert would be quadratic: forget first.
-  if (part.slots.size() < part_slots_max_ || !forget_oldest_near(part, key)) rebuild(part);
+  if (part.slots.size() < part_slots_max_ || !forget_oldest(part)) rebuild(part);
   return free_slot(part, key.high);
 }
 
@@ -256,23 +266,61 @@ void DedupTable::rebuild(Part& part) {
   part.used = static_cast<std::uint32_t>(living);
 }
 
-// At the bound: forgets the oldest remembered key near the new key's place. False when the part holds only
+// Of `oldest` keys of the part, the age of the youngest, as far as a sample tells. 0: the part holds only
 // claims.
-bool DedupTable::forget_oldest_near(Part& part, const DedupKey& key) noexcept {
+std::uint64_t DedupTable::age_of_oldest(const Part& part, std::size_t oldest) {
   const std::size_t slots = part.slots.size();
-  std::size_t i = home(key.high, slots);
-  std::size_t oldest = slots;
-  for (std::size_t step = 0; step < slots && (oldest == slots || step < kEvictionReach); ++step) {
-    const Number number = number_of(part.slots[i].low);
-    if (number != 0 && !is_under_way(number) &&
-        (oldest == slots || precedes(number, number_of(part.slots[oldest].low)))) {
-      oldest = i;
+  ages_.clear();
+  // Odd, since the first slots of lines hold older keys than the last ones. All, if those are claims' keys.
+  for (std::size_t step = (slots / kAgesSampled) | 1; ages_.empty(); step = 1) {
+    for (std::size_t i = 0; i < slots; i += step) {
+      const Number number = number_of(part.slots[i].low);
+      if (number != 0 && !is_under_way(number)) ages_.push_back(age(number));
     }
-    i = i + 1 == slots ? 0 : i + 1;
+    if (step == 1) break;
   }
-  if (oldest == slots) return false;
-  if (!expired(part.slots[oldest])) ++evicted_;
-  erase(part, oldest);
+  if (ages_.empty()) return 0;
+  const auto last = ages_.begin() + static_cast<std::ptrdiff_t>((ages_.size() - 1) * oldest / part.used);
+  std::nth_element(ages_.begin(), last, ages_.end(), std::greater<>());
+  return *last;
+}
+
+// At the bound, of a part that is full: many keys at once in one pass over the part, since to look for an old
+// one with each new key costs several times as much. What is expired goes, too. False when the part holds
+// only claims.
+bool DedupTable::forget_oldest(Part& part) {
+  const auto index = static_cast<std::size_t>(&part - parts_.data());
+  const std::size_t share = kForgetMin + (kForgetMax - kForgetMin) * index / kParts;
+  const std::size_t goal = std::max<std::size_t>(1, part.used * share / 256);
+  const std::uint64_t old_age = age_of_oldest(part, goal);
+  if (old_age == 0) return false;
+
+  // Line by line, beginning behind one that is not full, where no chain goes on: each key moves to where it
+  // would be put now, in its own line or one before it.
+  const std::size_t slots = part.slots.size();
+  std::size_t line = 0;
+  while (part.slots[line + kLineSlots - 1].low != 0) line += kLineSlots;
+  std::size_t forgotten = 0;
+  for (std::size_t done = 0; done < slots; done += kLineSlots) {
+    line = line + kLineSlots == slots ? 0 : line + kLineSlots;
+    std::array<Slot, kLineSlots> old;
+    std::copy_n(&part.slots[line], kLineSlots, old.begin());
+    std::fill_n(&part.slots[line], kLineSlots, Slot{});
+    for (const Slot& slot : old) {
+      if (slot.low == 0) break;
+      const Number number = number_of(slot.low);
+      const std::uint64_t its_age = age(number);
+      // Many may be of one age: those that were restored.
+      const bool is_old = its_age > old_age || (its_age == old_age && forgotten < goal);
+      if ((is_old || precedes(number, horizon_)) && !is_under_way(number)) {
+        if (!precedes(number, horizon_)) ++evicted_;
+        ++forgotten;
+      } else {
+        *free_slot(part, slot.high) = slot;
+      }
+    }
+  }
+  part.used -= static_cast<std::uint32_t>(forgotten);
   return true;
 }
 

@@ -4,8 +4,8 @@
 // collide within 10 million keys with a probability of 2e-13. Claims are numbered in order, so their numbers
 // tell the age of a key, and the short list of claims under way tells whether it is durable: when a batch is,
 // none of its keys has to be touched again. The table is split in parts that grow one at a time, so that no
-// insert pays for moving everything, and is bounded: at the bound the oldest key near the new one's place is
-// forgotten (the store's unique index is the last line against duplicates).
+// insert pays for moving everything, and is bounded: a part that is full at the bound forgets about an eighth
+// of its keys, the oldest (the store's unique index is the last line against duplicates).
 //
 // One instance per shard, for the orgs whose home it is. Owner thread only. Time is an argument.
 #pragma once
@@ -137,9 +137,11 @@ class DedupTable {
   std::size_t first_slots(std::size_t part_index) const noexcept;
   void rebuild(Part& part);
   void erase(Part& part, std::size_t index) noexcept;
-  bool forget_oldest_near(Part& part, const DedupKey& key) noexcept;
+  bool forget_oldest(Part& part);
+  std::uint64_t age_of_oldest(const Part& part, std::size_t oldest);
 
   Number take_number() noexcept;
+  std::uint64_t age(Number number) const noexcept;  // in claims; never 0
   Number& first_of_hour(std::int64_t hour) noexcept;
   void set_time(WallMicros now);
   bool is_under_way(Number number) const noexcept;
@@ -152,6 +154,7 @@ class DedupTable {
   std::vector<Part> parts_;                                           // kParts of them
   std::size_t next_sweep_ = 0;
   std::uint64_t evicted_ = 0;
+  std::vector<std::uint64_t> ages_;  // of age_of_oldest(), kept for its memory
 
   Number next_number_;
   std::vector<UnderWay> under_way_;  // by the last bits of their numbers

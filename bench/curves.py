@@ -53,16 +53,19 @@ def in_turn(repetition: int, *legs) -> dict:
 def measure_ingest(bench: Harness) -> Measured:
     figures = Figures()
 
+    def costs(name: str, run: dict, events: int) -> dict:
+        return {f"ingest.{name}.{events}.cpu_ns": cpu_ns(run, events), f"ingest.{name}.{events}.per_s": events_per_s(run, events)}
+
     def null(events: int, connections: int = CONNECTIONS, name: str = "null") -> dict:
         with bench.null_server(events) as (pid, port):
             run = bench.load(pid, port, [NULL_KEY], "--events", events, "--spin", connections=connections)
-        return {f"ingest.{name}.{events}.cpu_ns": cpu_ns(run, events), f"ingest.{name}.{events}.per_s": events_per_s(run, events)}
+        return costs(name, run, events)
 
     def plain(events: int, connections: int = CONNECTIONS, name: str = "plain") -> dict:
         with bench.node() as node:
             run = bench.load(node.pid, node.port, node.keys, "--events", events, "--spin", connections=connections)
             check_counts(node)
-        return {f"ingest.{name}.{events}.cpu_ns": cpu_ns(run, events), f"ingest.{name}.{events}.per_s": events_per_s(run, events)}
+        return costs(name, run, events)
 
     def gzip(events: int) -> dict:
         # Bodies x keys are the requests there are: more than the machine can take.
@@ -71,7 +74,7 @@ def measure_ingest(bench: Harness) -> Measured:
             node.make_keys(8 if bench.options.quick else 100)
             run = bench.load(node.pid, node.port, node.keys, "--events", events, "--gzip", "--gzip-bodies", bodies, "--spin")
             check_counts(node)
-        return {f"ingest.gzip.{events}.cpu_ns": cpu_ns(run, events), f"ingest.gzip.{events}.per_s": events_per_s(run, events)}
+        return costs("gzip", run, events)
 
     def shards(count: int) -> dict:
         """On both cores, which they share with the load: so what counts is their own CPU. Of several organizations,

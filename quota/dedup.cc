@@ -312,9 +312,11 @@ bool DedupTable::forget_oldest(Part& part) {
       const std::uint64_t its_age = age(number);
       // Many may be of one age: those that were restored.
       const bool is_old = its_age > old_age || (its_age == old_age && forgotten < goal);
-      if ((is_old || precedes(number, horizon_)) && !is_under_way(number)) {
-        if (!precedes(number, horizon_)) ++evicted_;
+      if (expired(slot)) {
         ++forgotten;
+      } else if (is_old && !is_under_way(number)) {
+        ++forgotten;
+        ++evicted_;
       } else {
         *free_slot(part, slot.high) = slot;
       }

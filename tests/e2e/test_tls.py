@@ -4,7 +4,6 @@ import gzip
 import signal
 import socket
 import ssl
-import subprocess
 
 import pytest
 

@@ -111,10 +111,10 @@ def test_the_benchmark_runs_to_its_end(tmp_path):
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core for the server and one for the load")
-def test_the_benchmark_of_reads_asks_every_endpoint_of_both_stores(tmp_path, node):
+def test_the_benchmark_of_reads_asks_every_endpoint_of_both_stores_and_ingest_runs_beside_people(tmp_path, node):
     figures = tmp_path / "figures.json"
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "bench", "reads", "--quick", "--no-setup", "--build", BUILD, "--json", figures],
+        [sys.executable, ROOT / "scripts" / "bench", "reads", "people", "--quick", "--no-setup", "--build", BUILD, "--json", figures],
         capture_output=True, text=True, timeout=10 * PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr

@@ -107,8 +107,7 @@ def case_people(harness: Harness, small: Filled, rounds: int, window_s: float) -
             "engine.shards": 1, "store.kind": "none", "log.level": "warning", "control.tries_max": 1_000_000,
             "control.workers": WORKERS, "control.nice": 19})
         node.key, node.org_id = small.about["key"], small.about["node_org"]
-        with contextlib.ExitStack() as running:
-            running.enter_context(node)
+        with node:
             token = small.log_in(node).token
             peak = harness.load(node.process.pid, node.port, [node.key], "--events", 100)
             rate = RATE_PART * peak["answers"] / peak["window_s"]
